@@ -1,0 +1,408 @@
+"""The dynamics of schedule generation: many job shops advance together, one dispatched operation per step.
+
+Numba kernels over arrays with a leading batch axis; the gymnasium environments, learned policies and
+dispatching rules all run on these kernels. The checker (``solution.py``) shares nothing with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import numpy as np
+from numba import njit
+
+from schedrl.arrays import F32, F64, I32, I64, Bool
+from schedrl.envs.jobshop.instance import JobShopInstance
+from schedrl.envs.jobshop.observation import FEATURES, write_decision
+from schedrl.envs.jobshop.solution import Schedule
+from schedrl.errors import ConfigError
+from schedrl.graphs import DecisionBatch, FeatureTable
+
+__all__ = ["Generation", "Simulator", "State"]
+
+Generation = Literal["active", "non-delay", "semi-active", "left-shift"]
+SEMI_ACTIVE, LEFT_SHIFT, GIFFLER_THOMPSON = 0, 1, 2
+_INFINITY = 2**62
+
+
+class State(NamedTuple):
+    """All arrays of a batch. Node ids are operations in the instance's flat order."""
+
+    jobs: I32  # (B,)
+    machines: I32  # (B,)
+    operations: I32  # (B,)
+    job_offset: I32  # (B, J + 1)
+    machine: I32  # (B, N)
+    duration: I64  # (B, N)
+    job_work: I64  # (B, J) total duration of a job
+    mean_duration: F64  # (B,) at least a tiny positive number
+    initial_bound: I64  # (B,) max(longest job, largest machine load), at least 1
+    next_operation: I32  # (B, J) first undispatched operation; job_offset[j + 1] when the job is finished
+    job_ready: I64  # (B, J) completion of the job's last dispatched operation
+    job_remaining: I64  # (B, J) undispatched work
+    machine_free: I64  # (B, M) completion of the machine's last operation
+    machine_remaining: I64  # (B, M) undispatched work
+    machine_undispatched: I32  # (B, M) undispatched operations
+    start: I64  # (B, N) -1 while undispatched
+    first_on_machine: I32  # (B, M) earliest dispatched operation, -1 when none (left-shift only)
+    next_on_machine: I32  # (B, N) next dispatched operation by start, -1 at the end (left-shift only)
+    dispatched: I32  # (B,)
+    lower_bound: I64  # (B,) on the makespan of every completion of the partial schedule
+    candidate_job: I32  # (B, C)
+    candidate_start: I64  # (B, C)
+    candidates: I32  # (B,) number of candidates, 0 once finished
+    horizon_start: I64  # (B,) earliest start among the candidates
+    earliest_completion: I64  # (B,) earliest completion among all next operations
+    invalid: I32  # (B,) actions outside the mask since the episode began
+
+
+@njit(cache=True)
+def _left_shift_start(state: State, b: int, operation: int, ready: int) -> int:
+    """Return the earliest start in a gap of the operation's machine, at or after ``ready``."""
+    duration = state.duration[b, operation]
+    time = ready
+    other = state.first_on_machine[b, state.machine[b, operation]]
+    while other >= 0:
+        if time + duration <= state.start[b, other]:
+            return time
+        time = max(time, state.start[b, other] + state.duration[b, other])
+        other = state.next_on_machine[b, other]
+    return time
+
+
+@njit(cache=True)
+def _insert_on_machine(state: State, b: int, operation: int) -> None:
+    """Keep the machine's operations linked in order of start, zero durations before what starts with them."""
+    machine = state.machine[b, operation]
+    end = state.start[b, operation] + state.duration[b, operation]
+    before, after = -1, state.first_on_machine[b, machine]
+    while after >= 0 and state.start[b, after] < end:
+        before, after = after, state.next_on_machine[b, after]
+    state.next_on_machine[b, operation] = after
+    if before < 0:
+        state.first_on_machine[b, machine] = operation
+    else:
+        state.next_on_machine[b, before] = operation
+
+
+@njit(cache=True)
+def find_candidates(state: State, b: int, generation: int, delay: float) -> None:
+    """Fill the candidate list of one row, in job order.
+
+    Giffler-Thompson (1960): of all next operations take the one that can complete first, at EC*; only
+    operations of its machine that can start before EC* are candidates. ``delay`` narrows the window from the
+    earliest start (0: non-delay schedules) to EC* (1: active schedules), after Bierwirth and Mattfeld (1999).
+    """
+    earliest_completion, first_job, earliest_start = _INFINITY, -1, _INFINITY
+    count = 0
+    for j in range(state.jobs[b]):
+        operation = state.next_operation[b, j]
+        if operation == state.job_offset[b, j + 1]:
+            continue
+        if generation == LEFT_SHIFT:
+            start = _left_shift_start(state, b, operation, state.job_ready[b, j])
+        else:
+            start = max(state.job_ready[b, j], state.machine_free[b, state.machine[b, operation]])
+        completion = start + state.duration[b, operation]
+        if completion < earliest_completion:
+            earliest_completion, first_job = completion, j
+        if generation != GIFFLER_THOMPSON:
+            earliest_start = min(earliest_start, start)
+            state.candidate_job[b, count] = j
+            state.candidate_start[b, count] = start
+            count += 1
+    if generation == GIFFLER_THOMPSON and first_job >= 0:
+        machine = state.machine[b, state.next_operation[b, first_job]]
+        free = state.machine_free[b, machine]
+        for j in range(state.jobs[b]):
+            operation = state.next_operation[b, j]
+            if operation < state.job_offset[b, j + 1] and state.machine[b, operation] == machine:
+                start = max(state.job_ready[b, j], free)
+                if start < earliest_completion or j == first_job:
+                    earliest_start = min(earliest_start, start)
+                    state.candidate_job[b, count] = j
+                    state.candidate_start[b, count] = start
+                    count += 1
+        if delay < 1.0:
+            count = _narrow(state, b, count, earliest_start + delay * (earliest_completion - earliest_start))
+    state.candidates[b] = count
+    state.horizon_start[b] = earliest_start
+    state.earliest_completion[b] = earliest_completion
+
+
+@njit(cache=True)
+def _narrow(state: State, b: int, count: int, latest_start: float) -> int:
+    kept = 0
+    for c in range(count):
+        if state.candidate_start[b, c] <= latest_start:
+            state.candidate_job[b, kept] = state.candidate_job[b, c]
+            state.candidate_start[b, kept] = state.candidate_start[b, c]
+            kept += 1
+    return kept
+
+
+@njit(cache=True)
+def dispatch(state: State, b: int, slot: int, generation: int) -> None:
+    """Fix the start of the chosen candidate's next operation."""
+    j = state.candidate_job[b, slot]
+    operation = state.next_operation[b, j]
+    machine = state.machine[b, operation]
+    duration = state.duration[b, operation]
+    end = state.candidate_start[b, slot] + duration
+    state.start[b, operation] = state.candidate_start[b, slot]
+    state.next_operation[b, j] = operation + 1
+    state.job_ready[b, j] = end
+    state.job_remaining[b, j] -= duration
+    state.machine_free[b, machine] = max(state.machine_free[b, machine], end)
+    state.machine_remaining[b, machine] -= duration
+    state.machine_undispatched[b, machine] -= 1
+    state.dispatched[b] += 1
+    if generation == LEFT_SHIFT:
+        _insert_on_machine(state, b, operation)
+
+
+@njit(cache=True)
+def update_bound(state: State, b: int, generation: int) -> None:
+    """Raise the row's lower bound: no completion beats any job's or machine's earliest finish.
+
+    Jobs finish no earlier than the earliest start of their next operation plus their remaining work. When
+    operations are only appended, the same holds for machines. On finished rows the bound is the makespan.
+    """
+    bound = state.lower_bound[b]
+    for j in range(state.jobs[b]):
+        operation = state.next_operation[b, j]
+        ready = state.job_ready[b, j]
+        if operation < state.job_offset[b, j + 1] and generation != LEFT_SHIFT:
+            ready = max(ready, state.machine_free[b, state.machine[b, operation]])
+        bound = max(bound, ready + state.job_remaining[b, j])
+    if generation != LEFT_SHIFT:
+        for m in range(state.machines[b]):
+            bound = max(bound, state.machine_free[b, m] + state.machine_remaining[b, m])
+    state.lower_bound[b] = bound
+
+
+@njit(cache=True)
+def _skip_forced(state: State, b: int, generation: int, delay: float, keep: int) -> None:
+    """Dispatch while there is no choice, leaving the last ``keep`` operations alone."""
+    find_candidates(state, b, generation, delay)
+    while state.candidates[b] == 1 and state.dispatched[b] < state.operations[b] - keep:
+        dispatch(state, b, 0, generation)
+        find_candidates(state, b, generation, delay)
+
+
+@njit(cache=True)
+def reset_row(state: State, b: int, generation: int, delay: float, skip_forced: bool) -> None:
+    """Start an episode of the instance whose static arrays are in the row."""
+    state.machine_free[b, :] = 0
+    state.machine_remaining[b, :] = 0
+    state.machine_undispatched[b, :] = 0
+    state.first_on_machine[b, :] = -1
+    total, longest = 0, 0
+    for j in range(state.jobs[b]):
+        work = 0
+        for operation in range(state.job_offset[b, j], state.job_offset[b, j + 1]):
+            duration = state.duration[b, operation]
+            work += duration
+            state.machine_remaining[b, state.machine[b, operation]] += duration
+            state.machine_undispatched[b, state.machine[b, operation]] += 1
+            state.start[b, operation] = -1
+        state.next_operation[b, j] = state.job_offset[b, j]
+        state.job_ready[b, j] = 0
+        state.job_work[b, j] = work
+        state.job_remaining[b, j] = work
+        total += work
+        longest = max(longest, work)
+    bound = max(longest, state.machine_remaining[b].max())
+    state.mean_duration[b] = max(total / state.operations[b], 1e-9)
+    state.initial_bound[b] = max(bound, 1)
+    state.lower_bound[b] = bound
+    state.dispatched[b] = 0
+    state.invalid[b] = 0
+    if skip_forced:
+        # One operation stays, so that every episode has a decision.
+        _skip_forced(state, b, generation, delay, 1)
+    else:
+        find_candidates(state, b, generation, delay)
+    # The bound stays the initial one: the first reward pays for the forced moves too, so that the return
+    # is exactly (initial bound - makespan) / initial bound.
+
+
+@njit(cache=True)
+def step_rows(
+    state: State, action: I32, reward: F32, done: Bool, generation: int, delay: float, skip_forced: bool
+) -> None:
+    """Dispatch one candidate per row; reward is minus the rise of the bound, in units of the initial bound."""
+    for b in range(len(action)):
+        reward[b] = 0.0
+        slot = action[b]
+        if slot >= state.candidates[b]:
+            state.invalid[b] += 1
+        elif slot >= 0:
+            before = state.lower_bound[b]
+            dispatch(state, b, slot, generation)
+            if skip_forced:
+                _skip_forced(state, b, generation, delay, 0)
+            else:
+                find_candidates(state, b, generation, delay)
+            update_bound(state, b, generation)
+            reward[b] = (before - state.lower_bound[b]) / state.initial_bound[b]
+        done[b] = state.dispatched[b] == state.operations[b]
+
+
+@njit(cache=True)
+def _observe_rows(state: State, candidates: I32, candidate_features: F32, context: F32, count: I32) -> None:
+    scratch = np.empty((3, state.machine_free.shape[1]), dtype=np.int64)
+    for b in range(len(count)):
+        # ``count`` still tells how many slots the last decision filled; unused slots must read zero.
+        candidates[b, state.candidates[b] : count[b]] = 0
+        candidate_features[b, state.candidates[b] : count[b]] = 0.0
+        count[b] = state.candidates[b]
+        write_decision(state, b, candidates[b], candidate_features[b], context[b], scratch)
+
+
+class Simulator:
+    """B job shops at once. See ``schedrl.families.Simulator`` for the contract.
+
+    Args:
+        instances: sizes are taken from these; smaller instances fit later.
+        batch: number of rows B.
+        generation: which candidates a decision offers. ``active`` (Giffler-Thompson; reaches every active
+            schedule, so an optimal one), ``non-delay``, ``semi-active`` (every unfinished job, appended) or
+            ``left-shift`` (every unfinished job, inserted into the first gap that fits).
+        delay_factor: for ``active``, how much of the Giffler-Thompson window stays: 1 all, 0 non-delay.
+        skip_forced: dispatch operations without an alternative at once; a decision then has two candidates
+            or more (except in an instance that offers no choice at all).
+    """
+
+    features: ClassVar[FeatureTable] = FEATURES
+
+    def __init__(
+        self,
+        instances: Sequence[JobShopInstance],
+        batch: int,
+        *,
+        generation: Generation = "active",
+        delay_factor: float = 1.0,
+        skip_forced: bool = True,
+    ) -> None:
+        if generation not in get_args(Generation):
+            raise ConfigError(f"generation: {generation!r}, expected one of {', '.join(get_args(Generation))}")
+        if not 0.0 <= delay_factor <= 1.0:
+            raise ConfigError(f"delay_factor: {delay_factor}, expected 0 to 1")
+        codes = {"semi-active": SEMI_ACTIVE, "left-shift": LEFT_SHIFT}
+        self._generation = codes.get(generation, GIFFLER_THOMPSON)
+        self._delay = 0.0 if generation == "non-delay" else delay_factor
+        self._skip_forced = skip_forced
+        self._sizes = (
+            max(instance.jobs for instance in instances),
+            max(instance.machines for instance in instances),
+            max(instance.operations for instance in instances),
+        )
+        self.state = _allocate(batch, *self._sizes)
+        for row in range(batch):
+            self.load(row, instances[row % len(instances)])
+
+    @property
+    def batch(self) -> int:
+        """Number of rows B."""
+        return len(self.state.jobs)
+
+    @property
+    def slots(self) -> int:
+        """Candidate slots C: the most jobs of any instance."""
+        return self.state.candidate_job.shape[1]
+
+    @property
+    def invalid(self) -> I32:
+        """(B,) actions outside the mask since each episode began."""
+        return self.state.invalid
+
+    @property
+    def invalid_limit(self) -> I32:
+        """(B,) the number of operations."""
+        return self.state.operations
+
+    def load(self, row: int, instance: JobShopInstance) -> None:
+        """Start an episode of ``instance`` in one row.
+
+        Raises:
+            ConfigError: the instance is larger than the simulator was made for.
+        """
+        sizes = (instance.jobs, instance.machines, instance.operations)
+        if any(size > room for size, room in zip(sizes, self._sizes, strict=True)):
+            raise ConfigError(
+                f"instance {instance.name} has (jobs, machines, operations) {sizes}, room for {self._sizes}"
+            )
+        state = self.state
+        state.jobs[row], state.machines[row], state.operations[row] = sizes
+        state.job_offset[row, : instance.jobs + 1] = instance.job_offset
+        state.machine[row, : instance.operations] = instance.machine
+        state.duration[row, : instance.operations] = instance.duration
+        reset_row(state, row, self._generation, self._delay, self._skip_forced)
+
+    def observe(self, out: DecisionBatch) -> None:
+        """Fill the current decision of every row; slots beyond ``count`` are zero."""
+        _observe_rows(self.state, out.candidates, out.candidate_features, out.context, out.count)
+
+    def step(self, action: I32, reward: F32, done: Bool) -> None:
+        """Dispatch one candidate per row; see the contract for negative and invalid slots."""
+        step_rows(self.state, action, reward, done, self._generation, self._delay, self._skip_forced)
+
+    def finished(self, row: int) -> bool:
+        """Whether every operation of the row is dispatched."""
+        return bool(self.state.dispatched[row] == self.state.operations[row])
+
+    def objective(self, row: int) -> float:
+        """Return the makespan of a finished row."""
+        return float(self.state.lower_bound[row])
+
+    def solution(self, row: int) -> Schedule:
+        """Return the schedule of a finished row."""
+        return Schedule(start_time=self.state.start[row, : self.state.operations[row]].copy())
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return copies of all arrays by name."""
+        return {name: array.copy() for name, array in self.state._asdict().items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from a snapshot of a simulator of the same sizes."""
+        for name, array in self.state._asdict().items():
+            array[...] = state[name]
+
+
+def _allocate(batch: int, jobs: int, machines: int, operations: int) -> State:
+    def i32(*shape: int) -> I32:
+        return np.zeros((batch, *shape), dtype=np.int32)
+
+    def i64(*shape: int) -> I64:
+        return np.zeros((batch, *shape), dtype=np.int64)
+
+    return State(
+        jobs=i32(),
+        machines=i32(),
+        operations=i32(),
+        job_offset=i32(jobs + 1),
+        machine=i32(operations),
+        duration=i64(operations),
+        job_work=i64(jobs),
+        mean_duration=np.zeros(batch),
+        initial_bound=i64(),
+        next_operation=i32(jobs),
+        job_ready=i64(jobs),
+        job_remaining=i64(jobs),
+        machine_free=i64(machines),
+        machine_remaining=i64(machines),
+        machine_undispatched=i32(machines),
+        start=i64(operations),
+        first_on_machine=i32(machines),
+        next_on_machine=i32(operations),
+        dispatched=i32(),
+        lower_bound=i64(),
+        candidate_job=i32(jobs),
+        candidate_start=i64(jobs),
+        candidates=i32(),
+        horizon_start=i64(),
+        earliest_completion=i64(),
+        invalid=i32(),
+    )

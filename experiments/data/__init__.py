@@ -1,0 +1,1 @@
+"""Scripts that build the shipped data files from their published sources."""
