@@ -1,0 +1,1 @@
+"""Learned policies: the network, its stable-baselines3 adapter, and rollouts."""

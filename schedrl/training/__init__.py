@@ -1,0 +1,1 @@
+"""Training: configuration, curriculum, PPO, validation, checkpoints. Needs the ``train`` extra."""
