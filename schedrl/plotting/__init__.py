@@ -1,0 +1,1 @@
+"""Pictures that every family draws with: Gantt charts, learning curves, performance profiles."""
