@@ -68,17 +68,19 @@ class _TypedConvolution(MessagePassing):  # type: ignore[misc]  # torch-geometri
         self.norm = nn.LayerNorm(width)
 
     def forward(self, nodes: Tensor, edge_index: Tensor, edge_type: Tensor) -> Tensor:
-        parts = [nodes]
-        for kind in range(self.edge_types):
-            weight = (edge_type == kind).to(nodes.dtype)
-            total = self.propagate(edge_index, x=nodes, weight=weight)
-            degree = torch.zeros_like(nodes[:, :1]).index_add(0, edge_index[1], weight[:, None])
-            parts.append(total / degree.clamp(min=1.0))
-        return nodes + self.norm(self.combine(torch.cat(parts, dim=-1)))
+        # One slot per target and edge type: a single pass over the edges serves all types.
+        slot = edge_index[1] * self.edge_types + edge_type
+        slots = nodes.shape[0] * self.edge_types
+        total = self.propagate(edge_index, x=nodes, slot=slot)
+        degree = nodes.new_zeros(slots, 1).index_add(0, slot, nodes.new_ones(slot.shape[0], 1))
+        mean = total / degree.clamp(min=1.0)
+        return nodes + self.norm(self.combine(torch.cat([nodes, mean.reshape(nodes.shape[0], -1)], dim=-1)))
 
-    def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
-        message: Tensor = x_j * weight[:, None]
-        return message
+    def message(self, x_j: Tensor) -> Tensor:
+        return x_j
+
+    def aggregate(self, inputs: Tensor, slot: Tensor, dim_size: int) -> Tensor:
+        return inputs.new_zeros(dim_size * self.edge_types, inputs.shape[1]).index_add(0, slot, inputs)
 
 
 class PolicyNetwork(nn.Module):

@@ -73,6 +73,11 @@ class Curriculum:
             del queue[number]
         return instance
 
+    def restart(self) -> None:
+        """Forget the sequences of all groups; progress stays."""
+        self._drawn[:] = 0
+        self._queues = [{} for _ in self._queues]
+
     def _generate(self, rng: np.random.Generator) -> Instance:
         weight = np.array(
             [item.weight * (item.start <= self.progress < max(item.end, item.start + 1e-9)) for item in self._sets]
