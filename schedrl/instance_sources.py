@@ -25,6 +25,10 @@ class InstanceSource(Protocol):
         """Return the instance of the next episode of one row."""
         ...
 
+    def restart(self) -> None:
+        """Forget past draws, so that the same generator state draws the same instances again."""
+        ...
+
 
 class FixedInstances:
     """Draws from given instances, all in turn."""
@@ -39,6 +43,10 @@ class FixedInstances:
         """Return the next instance of the list."""
         self._next = (self._next + 1) % len(self.room)
         return self.room[self._next - 1]
+
+    def restart(self) -> None:
+        """Begin again with the first instance."""
+        self._next = 0
 
 
 class GeneratedInstances:
@@ -55,3 +63,6 @@ class GeneratedInstances:
     def draw(self, row: int, rng: np.random.Generator) -> Instance:
         """Return a fresh instance."""
         return self._generate(rng, **self._size)
+
+    def restart(self) -> None:
+        """Nothing to forget: draws depend on the generator alone."""

@@ -69,6 +69,11 @@ class Episodes:
         if self._padded is not None:
             self._padded.write(row, self.graphs.graphs([int(self.ids[row])])[0])
 
+    def restart(self) -> None:
+        """Forget past instances, so that a seeded reset repeats instances and their numbers."""
+        self.source.restart()
+        self.graphs.restore({})
+
     def step(self, action: I32) -> None:
         """Advance every row; fills ``reward``, ``done`` and ``truncated``."""
         self.simulator.step(action, self.reward, self.done)
@@ -89,7 +94,8 @@ class Episodes:
             observation["instance"] = self.ids[:, None].copy()
             observation["candidates"] = decision.candidates
         if self._padded is not None:
-            observation |= self._padded.arrays
+            # The graphs have no second buffer.
+            observation |= _copied(self._padded.arrays)
         return observation
 
     def swap(self) -> None:
@@ -140,6 +146,9 @@ class _PaddedGraphs:
 
     def write(self, row: int, graph: Any) -> None:
         nodes, edges = len(graph.node_features), graph.edge_index.shape[1]
+        room = self.arrays["node_features"].shape[1], self.arrays["edge_type"].shape[1]
+        if nodes > room[0] or edges > room[1]:
+            raise ConfigError(f"observation 'full': {(nodes, edges)} nodes and edges, the space has room for {room}")
         for array in self.arrays.values():
             array[row] = 0
         self.arrays["node_features"][row, :nodes] = graph.node_features
@@ -188,6 +197,7 @@ class SchedulingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if seed is not None:
             self._np_random = np.random.default_rng(seed if isinstance(seed, int) else _entropy(seed))
             self._np_random_seed = seed if isinstance(seed, int) else -1
+            self.episodes.restart()
         given = (options or {}).get("instances", [None] * self.num_envs)
         if len(given) != self.num_envs:
             raise ConfigError(f"options['instances']: {len(given)} instances for {self.num_envs} environments")
@@ -248,6 +258,8 @@ class SchedulingEnv(gym.Env[Any, Any]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Start an episode; ``options={"instance": ...}`` fixes its instance."""
         super().reset(seed=seed)
+        if seed is not None:
+            self.episodes.restart()
         self.episodes.start(0, self.np_random, (options or {}).get("instance"))
         observation = self._first_row()
         return observation, {"action_mask": observation["action_mask"]}

@@ -10,16 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from schedrl.arrays import F32, I32, I64
 from schedrl.envs.jobshop.instance import JobShopInstance
 from schedrl.graphs import Feature, FeatureTable, StaticGraph
+from schedrl.kernels import inlined, kernel
 
 if TYPE_CHECKING:
     from schedrl.envs.jobshop.simulator import State
 
-__all__ = ["FEATURES", "static_graph", "write_decision"]
+__all__ = ["FEATURES", "static_graph", "write_decisions"]
 
 
 def _ratio(name: str, why: str, low: float = 0.0) -> Feature:
@@ -130,23 +130,36 @@ def static_graph(instance: JobShopInstance) -> StaticGraph:
     )
 
 
-@njit(cache=True, inline="always")
+@inlined
 def _squash(value: float) -> float:
     return value / (1.0 + abs(value))
 
 
-@njit(cache=True, inline="always")
+@inlined
 def _clip(value: float, low: float) -> float:
     return min(max(value, low), 1.0)
 
 
-@njit(cache=True, inline="always")
+@inlined
 def _scaled(value: float, low: float, high: float) -> float:
     return (value - low) / (high - low) if high > low else 0.0
 
 
-@njit(cache=True)
-def write_decision(state: State, b: int, nodes: I32, features: F32, context: F32, scratch: I64) -> None:
+@kernel
+def write_decisions(
+    state: State, candidates: I32, candidate_features: F32, context: F32, count: I32, scratch: I64
+) -> None:
+    """Write the decision of every row; unused slots read zero. ``scratch`` is (3, M)."""
+    for b in range(len(count)):
+        # ``count`` still tells how many slots the last decision filled.
+        candidates[b, state.candidates[b] : count[b]] = 0
+        candidate_features[b, state.candidates[b] : count[b]] = 0.0
+        count[b] = state.candidates[b]
+        _write_decision(state, b, candidates[b], candidate_features[b], context[b], scratch)
+
+
+@inlined
+def _write_decision(state: State, b: int, nodes: I32, features: F32, context: F32, scratch: I64) -> None:
     """Write the decision of row b into (C, 2) node ids, (C, Fc) candidate features and (Fg,) context.
 
     ``scratch`` is (3, M): queued work, and the two longest remainders among the candidates of each machine.
@@ -176,7 +189,7 @@ def write_decision(state: State, b: int, nodes: I32, features: F32, context: F32
     _write_context(state, b, context, left, unfinished, remaining_sum)
 
 
-@njit(cache=True)
+@inlined
 def _candidate_ranges(
     state: State, b: int, longest: I64, second: I64
 ) -> tuple[float, float, float, float, float, float]:
@@ -202,7 +215,7 @@ def _candidate_ranges(
     return share_low, share_high, duration_low, duration_high, remaining_low, remaining_high
 
 
-@njit(cache=True)
+@inlined
 def _write_candidate(
     state: State,
     b: int,
@@ -261,7 +274,7 @@ def _write_candidate(
     out[25] = _clip(state.machine_remaining[b, machine] / left, 0.0)
 
 
-@njit(cache=True)
+@inlined
 def _write_next_machine(
     state: State, b: int, operation: int, end: int, out: F32, queue: I64, left: float, exists: bool
 ) -> None:
@@ -280,7 +293,7 @@ def _write_next_machine(
     out[19] = _clip((state.lower_bound[b] - max(free, end) - load) / left, -1.0)
 
 
-@njit(cache=True)
+@inlined
 def _write_context(state: State, b: int, out: F32, left: float, unfinished: int, remaining_sum: int) -> None:
     first = state.candidate_job[b, 0]
     machine = state.machine[b, state.next_operation[b, first]]

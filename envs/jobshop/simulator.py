@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
-from numba import njit
 
 from schedrl.arrays import F32, F64, I32, I64, Bool
 from schedrl.envs.jobshop.instance import JobShopInstance
-from schedrl.envs.jobshop.observation import FEATURES, write_decision
+from schedrl.envs.jobshop.observation import FEATURES, write_decisions
 from schedrl.envs.jobshop.solution import Schedule
 from schedrl.errors import ConfigError
 from schedrl.graphs import DecisionBatch, FeatureTable
+from schedrl.kernels import inlined, kernel
 
 __all__ = ["Generation", "Simulator", "State"]
 
@@ -57,7 +57,7 @@ class State(NamedTuple):
     invalid: I32  # (B,) actions outside the mask since the episode began
 
 
-@njit(cache=True)
+@inlined
 def _left_shift_start(state: State, b: int, operation: int, ready: int) -> int:
     """Return the earliest start in a gap of the operation's machine, at or after ``ready``."""
     duration = state.duration[b, operation]
@@ -71,7 +71,7 @@ def _left_shift_start(state: State, b: int, operation: int, ready: int) -> int:
     return time
 
 
-@njit(cache=True)
+@inlined
 def _insert_on_machine(state: State, b: int, operation: int) -> None:
     """Keep the machine's operations linked in order of start, zero durations before what starts with them."""
     machine = state.machine[b, operation]
@@ -86,7 +86,7 @@ def _insert_on_machine(state: State, b: int, operation: int) -> None:
         state.next_on_machine[b, before] = operation
 
 
-@njit(cache=True)
+@inlined
 def find_candidates(state: State, b: int, generation: int, delay: float) -> None:
     """Fill the candidate list of one row, in job order.
 
@@ -131,7 +131,7 @@ def find_candidates(state: State, b: int, generation: int, delay: float) -> None
     state.earliest_completion[b] = earliest_completion
 
 
-@njit(cache=True)
+@inlined
 def _narrow(state: State, b: int, count: int, latest_start: float) -> int:
     kept = 0
     for c in range(count):
@@ -142,7 +142,7 @@ def _narrow(state: State, b: int, count: int, latest_start: float) -> int:
     return kept
 
 
-@njit(cache=True)
+@inlined
 def dispatch(state: State, b: int, slot: int, generation: int) -> None:
     """Fix the start of the chosen candidate's next operation."""
     j = state.candidate_job[b, slot]
@@ -162,7 +162,7 @@ def dispatch(state: State, b: int, slot: int, generation: int) -> None:
         _insert_on_machine(state, b, operation)
 
 
-@njit(cache=True)
+@inlined
 def update_bound(state: State, b: int, generation: int) -> None:
     """Raise the row's lower bound: no completion beats any job's or machine's earliest finish.
 
@@ -182,7 +182,7 @@ def update_bound(state: State, b: int, generation: int) -> None:
     state.lower_bound[b] = bound
 
 
-@njit(cache=True)
+@inlined
 def _skip_forced(state: State, b: int, generation: int, delay: float, keep: int) -> None:
     """Dispatch while there is no choice, leaving the last ``keep`` operations alone."""
     find_candidates(state, b, generation, delay)
@@ -191,7 +191,7 @@ def _skip_forced(state: State, b: int, generation: int, delay: float, keep: int)
         find_candidates(state, b, generation, delay)
 
 
-@njit(cache=True)
+@kernel
 def reset_row(state: State, b: int, generation: int, delay: float, skip_forced: bool) -> None:
     """Start an episode of the instance whose static arrays are in the row."""
     state.machine_free[b, :] = 0
@@ -213,7 +213,9 @@ def reset_row(state: State, b: int, generation: int, delay: float, skip_forced: 
         state.job_remaining[b, j] = work
         total += work
         longest = max(longest, work)
-    bound = max(longest, state.machine_remaining[b].max())
+    bound = longest
+    for m in range(state.machines[b]):
+        bound = max(bound, state.machine_remaining[b, m])
     state.mean_duration[b] = max(total / state.operations[b], 1e-9)
     state.initial_bound[b] = max(bound, 1)
     state.lower_bound[b] = bound
@@ -224,11 +226,10 @@ def reset_row(state: State, b: int, generation: int, delay: float, skip_forced: 
         _skip_forced(state, b, generation, delay, 1)
     else:
         find_candidates(state, b, generation, delay)
-    # The bound stays the initial one: the first reward pays for the forced moves too, so that the return
-    # is exactly (initial bound - makespan) / initial bound.
+    # The bound stays the initial one, so that the first reward pays for the forced moves too.
 
 
-@njit(cache=True)
+@kernel
 def step_rows(
     state: State, action: I32, reward: F32, done: Bool, generation: int, delay: float, skip_forced: bool
 ) -> None:
@@ -250,29 +251,17 @@ def step_rows(
         done[b] = state.dispatched[b] == state.operations[b]
 
 
-@njit(cache=True)
-def _observe_rows(state: State, candidates: I32, candidate_features: F32, context: F32, count: I32) -> None:
-    scratch = np.empty((3, state.machine_free.shape[1]), dtype=np.int64)
-    for b in range(len(count)):
-        # ``count`` still tells how many slots the last decision filled; unused slots must read zero.
-        candidates[b, state.candidates[b] : count[b]] = 0
-        candidate_features[b, state.candidates[b] : count[b]] = 0.0
-        count[b] = state.candidates[b]
-        write_decision(state, b, candidates[b], candidate_features[b], context[b], scratch)
-
-
 class Simulator:
     """B job shops at once. See ``schedrl.families.Simulator`` for the contract.
 
     Args:
-        instances: sizes are taken from these; smaller instances fit later.
+        instances: the most jobs and machines of these bound what fits later; room for operations grows.
         batch: number of rows B.
         generation: which candidates a decision offers. ``active`` (Giffler-Thompson; reaches every active
             schedule, so an optimal one), ``non-delay``, ``semi-active`` (every unfinished job, appended) or
             ``left-shift`` (every unfinished job, inserted into the first gap that fits).
         delay_factor: for ``active``, how much of the Giffler-Thompson window stays: 1 all, 0 non-delay.
-        skip_forced: dispatch operations without an alternative at once; a decision then has two candidates
-            or more (except in an instance that offers no choice at all).
+        skip_forced: dispatch operations without an alternative at once, so that decisions offer two or more.
     """
 
     features: ClassVar[FeatureTable] = FEATURES
@@ -290,16 +279,13 @@ class Simulator:
             raise ConfigError(f"generation: {generation!r}, expected one of {', '.join(get_args(Generation))}")
         if not 0.0 <= delay_factor <= 1.0:
             raise ConfigError(f"delay_factor: {delay_factor}, expected 0 to 1")
-        codes = {"semi-active": SEMI_ACTIVE, "left-shift": LEFT_SHIFT}
-        self._generation = codes.get(generation, GIFFLER_THOMPSON)
+        self._generation = {"semi-active": SEMI_ACTIVE, "left-shift": LEFT_SHIFT}.get(generation, GIFFLER_THOMPSON)
         self._delay = 0.0 if generation == "non-delay" else delay_factor
         self._skip_forced = skip_forced
-        self._sizes = (
-            max(instance.jobs for instance in instances),
-            max(instance.machines for instance in instances),
-            max(instance.operations for instance in instances),
-        )
-        self.state = _allocate(batch, *self._sizes)
+        jobs = max(instance.jobs for instance in instances)
+        machines = max(instance.machines for instance in instances)
+        self.state = _allocate(batch, jobs, machines, max(instance.operations for instance in instances))
+        self._scratch: I64 = np.zeros((3, machines), dtype=np.int64)
         for row in range(batch):
             self.load(row, instances[row % len(instances)])
 
@@ -311,7 +297,7 @@ class Simulator:
     @property
     def slots(self) -> int:
         """Candidate slots C: the most jobs of any instance."""
-        return self.state.candidate_job.shape[1]
+        return int(self.state.candidate_job.shape[1])
 
     @property
     def invalid(self) -> I32:
@@ -327,15 +313,15 @@ class Simulator:
         """Start an episode of ``instance`` in one row.
 
         Raises:
-            ConfigError: the instance is larger than the simulator was made for.
+            ConfigError: the instance has more jobs or machines than the simulator was made for.
         """
-        sizes = (instance.jobs, instance.machines, instance.operations)
-        if any(size > room for size, room in zip(sizes, self._sizes, strict=True)):
-            raise ConfigError(
-                f"instance {instance.name} has (jobs, machines, operations) {sizes}, room for {self._sizes}"
-            )
+        sizes, room = (instance.jobs, instance.machines), (self.slots, self._scratch.shape[1])
+        if sizes[0] > room[0] or sizes[1] > room[1]:
+            raise ConfigError(f"instance {instance.name} has (jobs, machines) {sizes}, room for {room}")
+        if instance.operations > self.state.machine.shape[1]:
+            self._grow(instance.operations)
         state = self.state
-        state.jobs[row], state.machines[row], state.operations[row] = sizes
+        state.jobs[row], state.machines[row], state.operations[row] = *sizes, instance.operations
         state.job_offset[row, : instance.jobs + 1] = instance.job_offset
         state.machine[row, : instance.operations] = instance.machine
         state.duration[row, : instance.operations] = instance.duration
@@ -343,7 +329,7 @@ class Simulator:
 
     def observe(self, out: DecisionBatch) -> None:
         """Fill the current decision of every row; slots beyond ``count`` are zero."""
-        _observe_rows(self.state, out.candidates, out.candidate_features, out.context, out.count)
+        write_decisions(self.state, out.candidates, out.candidate_features, out.context, out.count, self._scratch)
 
     def step(self, action: I32, reward: F32, done: Bool) -> None:
         """Dispatch one candidate per row; see the contract for negative and invalid slots."""
@@ -366,9 +352,15 @@ class Simulator:
         return {name: array.copy() for name, array in self.state._asdict().items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a snapshot of a simulator of the same sizes."""
+        """Continue from a snapshot of a simulator of the same batch, jobs and machines."""
+        self.state = State(**{name: np.array(array) for name, array in state.items()})
+
+    def _grow(self, operations: int) -> None:
+        """Make room for longer instances, which generators of jobs of random length draw."""
+        old = self.state._asdict()
+        self.state = _allocate(self.batch, self.slots, self._scratch.shape[1], operations)
         for name, array in self.state._asdict().items():
-            array[...] = state[name]
+            array[tuple(slice(size) for size in old[name].shape)] = old[name]
 
 
 def _allocate(batch: int, jobs: int, machines: int, operations: int) -> State:

@@ -1,0 +1,1 @@
+"""Studies run by hand; each writes its table next to itself."""

@@ -1,0 +1,6 @@
+"""Devices, the links between them, and how long work and transfers take on them."""
+
+from schedrl.devices.catalogue import CatalogueEntry, Figure, get_device, load_catalogue
+from schedrl.devices.platform import Device, Link, Platform, PowerState
+
+__all__ = ["CatalogueEntry", "Device", "Figure", "Link", "Platform", "PowerState", "get_device", "load_catalogue"]

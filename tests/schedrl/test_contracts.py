@@ -1,0 +1,230 @@
+"""What every registered family and environment must keep; a new family adds its sizes and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env as check_gymnasium
+from stable_baselines3.common.env_checker import check_env as check_sb3
+
+from schedrl.families import Family, Instance, family_names, get_family
+from schedrl.graphs import DecisionBatch
+from schedrl.registration import ENVIRONMENTS, EnvironmentSpec
+from schedrl.vector import ObservationMode, SchedulingEnv, SchedulingVectorEnv
+
+MODES: tuple[ObservationMode, ...] = ("candidates", "encode-once", "full")
+SECTIONS = ["Observation", "Action", "Reward", "Termination", "Instances", "Render"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Generator arguments of unequal sizes, and what each fixed-size env of the family is made with."""
+
+    small: dict[str, Any]
+    large: dict[str, Any]
+
+
+SIZES = {"jobshop": Sizes(small={"jobs": 3, "machines": 4}, large={"jobs": 6, "machines": 5})}
+
+environments = pytest.mark.parametrize("spec", ENVIRONMENTS, ids=lambda spec: spec.id)
+families = pytest.mark.parametrize("family", [get_family(name) for name in family_names()], ids=lambda f: f.name)
+
+
+def draw_instances(family: Family, seed: int = 0) -> list[Instance]:
+    """Return a small and a large instance of every generator."""
+    rng, sizes = np.random.default_rng(seed), SIZES[family.name]
+    return [make(rng, **size) for make in family.generators.values() for size in (sizes.small, sizes.large)]
+
+
+def make(spec: EnvironmentSpec, **options: Any) -> SchedulingEnv:
+    env = gym.make(spec.id, **({"size": SIZES[spec.family].small} | options)).unwrapped
+    assert isinstance(env, SchedulingEnv)
+    return env
+
+
+def make_vector(spec: EnvironmentSpec, num_envs: int, **options: Any) -> SchedulingVectorEnv:
+    env = gym.make_vec(spec.id, num_envs=num_envs, vectorization_mode="vector_entry_point", **options)
+    assert isinstance(env, SchedulingVectorEnv)
+    return env
+
+
+def random_actions(mask: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Return one valid slot per row; valid slots come first."""
+    return (rng.random(len(mask)) * mask.sum(axis=1)).astype(np.int64)
+
+
+@environments
+def test_ids_are_registered_and_known_without_importing_the_package_first(spec: EnvironmentSpec) -> None:
+    assert gym.spec(spec.id).vector_entry_point == spec.vector_entry_point
+    assert isinstance(gym.make(f"schedrl:{spec.id}").unwrapped, SchedulingEnv)
+    assert spec.family in family_names()
+
+
+@environments
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_gymnasium_checker_accepts_the_environment(spec: EnvironmentSpec, mode: ObservationMode) -> None:
+    check_gymnasium(make(spec, observation=mode), skip_render_check=True)
+
+
+@environments
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_gymnasium_checker_accepts_fixed_instances(spec: EnvironmentSpec) -> None:
+    check_gymnasium(make(spec, instances=draw_instances(get_family(spec.family))), skip_render_check=True)
+
+
+@environments
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.filterwarnings("error::UserWarning", "ignore:Your observation .* has an unconventional shape:UserWarning")
+def test_sb3_checker_accepts_the_environment(spec: EnvironmentSpec, mode: ObservationMode) -> None:
+    check_sb3(make(spec, observation=mode), skip_render_check=True)
+
+
+@environments
+def test_wrapped_environments_offer_their_masks(spec: EnvironmentSpec) -> None:
+    env = gym.make(spec.id)
+    _, info = env.reset(seed=0)
+    mask = env.get_wrapper_attr("action_masks")()
+    assert mask.dtype == np.bool_
+    assert mask.shape == (env.action_space.n,)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(mask, info["action_mask"])
+    env.step(np.flatnonzero(mask)[0])
+
+
+@environments
+@pytest.mark.parametrize("mode", MODES)
+def test_vector_observations_lie_in_their_space(spec: EnvironmentSpec, mode: ObservationMode) -> None:
+    env = make_vector(spec, 3, size=SIZES[spec.family].small, observation=mode)
+    assert env.metadata["autoreset_mode"] is gym.vector.AutoresetMode.SAME_STEP
+    rng = np.random.default_rng(0)
+    observation, _ = env.reset(seed=0)
+    for _ in range(60):
+        assert env.observation_space.contains(observation)
+        assert (observation["action_mask"].sum(axis=1) >= 1).all(), "a mask is empty before the end"
+        np.testing.assert_array_equal(env.action_masks(), observation["action_mask"])
+        observation, reward, terminated, truncated, _ = env.step(random_actions(observation["action_mask"], rng))
+        assert reward.dtype == np.float32
+        assert terminated.dtype == truncated.dtype == np.bool_
+
+
+@environments
+@pytest.mark.parametrize("mode", MODES)
+def test_equal_seeds_reproduce_episodes_and_others_do_not(spec: EnvironmentSpec, mode: ObservationMode) -> None:
+    def trace(seed: int) -> list[bytes]:
+        env = make_vector(spec, 2, size=SIZES[spec.family].small, observation=mode)
+        observation, _ = env.reset(seed=seed)
+        rng, seen = np.random.default_rng(1), []
+        for _ in range(50):
+            seen.append(b"".join(observation[key].tobytes() for key in sorted(observation)))
+            observation, reward, *_ = env.step(random_actions(observation["action_mask"], rng))
+            seen.append(reward.tobytes())
+        return seen
+
+    assert trace(5) == trace(5)
+    assert trace(5) != trace(6)
+
+
+@environments
+@pytest.mark.parametrize("mode", MODES)
+def test_a_scalar_environment_equals_a_row_of_the_vector(spec: EnvironmentSpec, mode: ObservationMode) -> None:
+    instances = draw_instances(get_family(spec.family))
+    vector = make_vector(spec, len(instances), instances=instances, observation=mode)
+    shared, _ = vector.reset(seed=0, options={"instances": instances})
+    scalars = [make(spec, instances=instances, observation=mode) for _ in instances]
+    own = [env.reset(seed=0, options={"instance": item})[0] for env, item in zip(scalars, instances, strict=True)]
+    running, rng = set(range(len(instances))), np.random.default_rng(0)
+    while running:
+        for row in running:
+            for key in set(own[row]) - {"instance"}:  # the number of an instance is its place in the env's own count
+                np.testing.assert_array_equal(own[row][key], shared[key][row], err_msg=f"row {row} {key}")
+        actions = random_actions(shared["action_mask"], rng)
+        shared, reward, terminated, _, infos = vector.step(actions)
+        for row in sorted(running):
+            own[row], earned, ended, _, info = scalars[row].step(actions[row])
+            assert (earned, ended) == (reward[row], terminated[row])
+            if ended:
+                running.remove(row)
+                objective = get_family(spec.family).objective
+                assert infos["final_info"][row][objective] == info[objective]
+                assert infos["final_info"][row]["instance"] is instances[row]
+
+
+@environments
+def test_docstrings_have_the_six_sections_in_order(spec: EnvironmentSpec) -> None:
+    doc = inspect.getdoc(type(make(spec))) or ""
+    assert re.findall(r"^(\w+):$", doc, re.MULTILINE) == SECTIONS
+
+
+@environments
+def test_docstrings_quote_the_true_feature_counts(spec: EnvironmentSpec) -> None:
+    doc = inspect.getdoc(type(make(spec))) or ""
+    features = get_family(spec.family).features
+    assert f"``candidate_features`` (C, {len(features.candidate)})" in doc
+    assert f"``context`` ({len(features.context)},)" in doc
+
+
+@families
+def test_random_rollouts_pass_the_independent_checker(family: Family) -> None:
+    instances = draw_instances(family, seed=7)
+    simulator = family.make_simulator(instances, len(instances))
+    decision = DecisionBatch.allocate(simulator.batch, simulator.slots, family.features)
+    reward, done = np.zeros(simulator.batch, dtype=np.float32), np.zeros(simulator.batch, dtype=np.bool_)
+    rng, running = np.random.default_rng(0), np.ones(simulator.batch, dtype=np.bool_)
+    while running.any():
+        simulator.observe(decision)
+        np.testing.assert_array_equal(decision.count > 0, running)
+        assert decision.count.max() <= simulator.slots
+        action = (rng.random(simulator.batch) * decision.count).astype(np.int32)
+        simulator.step(np.where(running, action, -1).astype(np.int32), reward, done)
+        running = ~done
+    for row, instance in enumerate(instances):
+        assert simulator.finished(row)
+        solution = simulator.solution(row)
+        assert family.check(instance, solution) == []
+        assert simulator.objective(row) == family.objectives(instance, solution)[family.objective]
+        assert family.solution_type.from_json(solution.to_json()).to_json() == solution.to_json()
+        for bound in family.bounds(instance):
+            assert bound.value <= simulator.objective(row), bound.name
+
+
+@families
+def test_returns_order_solutions_as_the_objective_does(family: Family) -> None:
+    instance = draw_instances(family)[1]
+    simulator = family.make_simulator([instance], 64)
+    decision = DecisionBatch.allocate(64, simulator.slots, family.features)
+    reward, done, total = np.zeros(64, dtype=np.float32), np.zeros(64, dtype=np.bool_), np.zeros(64)
+    rng = np.random.default_rng(0)
+    while not done.all():
+        simulator.observe(decision)
+        action = (rng.random(64) * decision.count).astype(np.int32)
+        simulator.step(np.where(decision.count > 0, action, -1).astype(np.int32), reward, done)
+        total += reward
+    value = np.array([simulator.objective(row) for row in range(64)])
+    assert len(set(value)) > 10
+    order = np.argsort(value, kind="stable")
+    assert (np.diff(total[order])[np.diff(value[order]) > 0] < 0).all()
+    assert np.abs(np.diff(total[order])[np.diff(value[order]) == 0]).max(initial=0.0) < 1e-5
+
+
+@families
+def test_static_graphs_fit_the_feature_table_and_bounds(family: Family) -> None:
+    low = np.array([feature.low for feature in family.features.node])
+    high = np.array([feature.high for feature in family.features.node])
+    for instance in draw_instances(family):
+        graph = family.static_graph(instance)
+        assert graph.node_features.dtype == np.float32
+        assert ((low <= graph.node_features) & (graph.node_features <= high)).all()
+        assert graph.edge_type.max(initial=0) < len(family.features.edge_types)
+        assert family.instance_type.from_json(instance.to_json()) == instance
+
+
+@families
+def test_generators_repeat_with_the_seed(family: Family) -> None:
+    assert draw_instances(family, seed=3) == draw_instances(family, seed=3)
+    assert draw_instances(family, seed=3) != draw_instances(family, seed=4)
