@@ -74,7 +74,8 @@ class _TypedConvolution(MessagePassing):  # type: ignore[misc]  # torch-geometri
         total = self.propagate(edge_index, x=nodes, slot=slot)
         degree = nodes.new_zeros(slots, 1).index_add(0, slot, nodes.new_ones(slot.shape[0], 1))
         mean = total / degree.clamp(min=1.0)
-        return nodes + self.norm(self.combine(torch.cat([nodes, mean.reshape(nodes.shape[0], -1)], dim=-1)))
+        update: Tensor = self.norm(self.combine(torch.cat([nodes, mean.reshape(nodes.shape[0], -1)], dim=-1)))
+        return nodes + update
 
     def message(self, x_j: Tensor) -> Tensor:
         return x_j
