@@ -13,10 +13,10 @@ from schedrl.plotting.lines import Line, LineChart
 
 __all__ = ["curve_chart", "read_curve"]
 
-_AXIS_TITLES = {"step": "decisions", "seconds": "training time, s", "gap": "validation gap"}
+_AXIS_TITLES = {"seconds": "training time, s", "gap": "validation gap"}
 
 
-def read_curve(path: Path, *, x: str = "step", y: str = "gap", label: str | None = None) -> Line:
+def read_curve(path: Path, *, x: str = "decisions", y: str = "gap", label: str | None = None) -> Line:
     """Read two columns of a run's CSV as a line; rows where either is blank are skipped.
 
     The legend text defaults to the name of the run's folder. A last line without its newline is ignored,
@@ -47,7 +47,7 @@ def read_curve(path: Path, *, x: str = "step", y: str = "gap", label: str | None
 
 
 def curve_chart(
-    runs: Mapping[str, Path], *, x: str = "step", y: str = "gap", title: str = "Learning curve"
+    runs: Mapping[str, Path], *, x: str = "decisions", y: str = "gap", title: str = "Learning curve"
 ) -> LineChart:
     """Return one line per run; ``runs`` maps a legend text to the run's CSV.
 

@@ -13,6 +13,8 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from schedrl.atomic import replacing, write_text
+from schedrl.plotting.curves import curve_chart
+from schedrl.plotting.lines import save_lines
 from schedrl.policies.network_policy import NetworkPolicy
 from schedrl.training.checkpoint import save_checkpoint
 from schedrl.training.config import TrainConfig
@@ -132,6 +134,7 @@ class RunMonitor(BaseCallback):
         writer.writeheader()
         writer.writerows(self._rows)
         write_text(self._out / "curve.csv", text.getvalue())
+        save_lines(curve_chart({self._out.name: self._out / "curve.csv"}), self._out / "curve.svg")
 
 
 class _ProgressBar:

@@ -1,6 +1,6 @@
 """One training run: MaskablePPO over the batched simulator, with validation, checkpoints and exact resume.
 
-A run folder holds ``config.yaml``, ``curve.csv`` (one row per validation), ``best.pt`` (the best weights),
+A run folder holds ``config.yaml``, ``curve.csv`` and ``curve.svg`` (a row per validation), ``best.pt`` (the best weights),
 ``checkpoint.pt`` (everything to continue), ``summary.json`` and ``tensorboard/``.
 """
 

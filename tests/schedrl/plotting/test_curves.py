@@ -7,7 +7,7 @@ import pytest
 from schedrl.errors import ConfigError
 from schedrl.plotting.curves import curve_chart, read_curve
 
-CSV = "step,seconds,gap,loss\n0,0.0,0.4,\n100,1.5,,0.3\n200,3.0,0.25,0.2\n"
+CSV = "decisions,seconds,gap,loss\n0,0.0,0.4,\n100,1.5,,0.3\n200,3.0,0.25,0.2\n"
 
 
 def test_blank_values_and_an_unfinished_last_line_are_skipped(tmp_path: Path) -> None:
@@ -30,10 +30,10 @@ def test_several_runs_share_one_chart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("step,loss\n1,2\n", "curve.csv:1: no column 'gap'; expected one of step, loss"),
-        ("step,gap\n1,low\n", "curve.csv:2: field step or gap: not a number"),
-        ("step,gap\n1,\n", "curve.csv: no row with both"),
-        ("", "curve.csv:1: no column 'step'"),
+        ("decisions,loss\n1,2\n", "curve.csv:1: no column 'gap'; expected one of decisions, loss"),
+        ("decisions,gap\n1,low\n", "curve.csv:2: field decisions or gap: not a number"),
+        ("decisions,gap\n1,\n", "curve.csv: no row with both"),
+        ("", "curve.csv:1: no column 'decisions'"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -61,6 +61,7 @@ def test_learns_and_keeps_the_best(tmp_path: Path, tiny: dict[str, Any]) -> None
     # An untrained policy ends about 0.9 above the bound on these instances, dispatching rules near 0.4.
     assert min(gaps) < gaps[0] - 0.1
     assert (tmp_path / "run" / "best.pt").is_file()
+    assert "<svg" in (tmp_path / "run" / "curve.svg").read_text()
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
 
 
