@@ -42,6 +42,7 @@ def play(
     simulator: Simulator,
     *,
     rng: np.random.Generator | None,
+    temperature: float = 1.0,
     deadline: float | None = None,
 ) -> int:
     """Run the loaded episodes of a simulator to their end and return the number of decisions made.
@@ -58,7 +59,7 @@ def play(
         running = int(np.count_nonzero(decision.count))
         if not running:
             break
-        simulator.step(policy.select(decision, rng), reward, done)
+        simulator.step(policy.select(decision, rng, temperature), reward, done)
         decisions += running
     return decisions
 
@@ -71,6 +72,7 @@ class PolicyScheduler:
         make_policy: builds the policy on first use, so that listing schedulers loads no weights.
         make_simulator: (instances, batch) -> simulator, with the options the policy was trained with.
         samples: 0 for one greedy episode per view, otherwise the number of sampled episodes, split over views.
+        temperature: of the sampling; above 1 explores more than the policy did at the end of training.
         views: symmetries to solve in; the best over all of them is returned.
     """
 
@@ -81,10 +83,11 @@ class PolicyScheduler:
         make_simulator: Callable[[Policy, Sequence[Instance], int], Simulator],
         *,
         samples: int = 0,
+        temperature: float = 1.0,
         views: Sequence[View] = (IDENTITY,),
     ) -> None:
         self._family, self._make_policy, self._make_simulator = family, make_policy, make_simulator
-        self._samples, self._views = samples, tuple(views)
+        self._samples, self._temperature, self._views = samples, temperature, tuple(views)
         self._policy: Policy | None = None
 
     def schedule(self, instance: Instance, *, time_limit_s: float, rng: np.random.Generator) -> Result:
@@ -114,7 +117,7 @@ class PolicyScheduler:
         assert policy is not None
         simulator = self._make_simulator(policy, [instance], rows)
         policy.begin([self._family.static_graph(instance)] * rows)
-        decisions = play(policy, self._family, simulator, rng=rng, deadline=deadline)
+        decisions = play(policy, self._family, simulator, rng=rng, temperature=self._temperature, deadline=deadline)
         finished = [row for row in range(rows) if simulator.finished(row)]
         if not finished:
             return None, decisions

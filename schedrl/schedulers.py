@@ -67,10 +67,11 @@ class Policy(Protocol):
         """Prepare for new episodes; row b of later calls belongs to ``graphs[b]``."""
         ...
 
-    def select(self, decision: DecisionBatch, rng: np.random.Generator | None) -> I32:
+    def select(self, decision: DecisionBatch, rng: np.random.Generator | None = None, temperature: float = 1.0) -> I32:
         """Return the chosen slot of every row (B,), -1 for rows without candidates.
 
-        ``rng`` None asks for the greedy choice, otherwise the policy samples.
+        ``rng`` None asks for the greedy choice, otherwise the policy samples; a higher ``temperature`` samples
+        more evenly.
         """
         ...
 

@@ -49,11 +49,11 @@ class NetworkPolicy:
         logits[row, slot] = scores
         return logits
 
-    def select(self, decision: DecisionBatch, rng: np.random.Generator | None) -> I32:
+    def select(self, decision: DecisionBatch, rng: np.random.Generator | None = None, temperature: float = 1.0) -> I32:
         """Return the best slot of every row, or one drawn by Gumbel noise; -1 without candidates."""
         logits = self.logits(decision).cpu().numpy()
         if rng is not None:
-            logits = logits + rng.gumbel(size=logits.shape)
+            logits = logits / temperature + rng.gumbel(size=logits.shape)
         action: I32 = logits.argmax(axis=1).astype(np.int32)
         action[decision.count == 0] = -1
         return action

@@ -1,7 +1,7 @@
 """One training run: MaskablePPO over the batched simulator, with validation, checkpoints and exact resume.
 
-A run folder holds ``config.yaml``, ``curve.csv`` and ``curve.svg`` (a row per validation), ``best.pt`` (the best weights),
-``checkpoint.pt`` (everything to continue), ``summary.json`` and ``tensorboard/``.
+A run folder holds ``config.yaml``, ``curve.csv`` and ``curve.svg`` (a row per validation), ``best.pt`` (the best
+weights), ``checkpoint.pt`` (everything to continue), ``summary.json`` and ``tensorboard/``.
 """
 
 from __future__ import annotations

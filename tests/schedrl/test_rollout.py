@@ -14,7 +14,7 @@ class Uniform:
     def begin(self, graphs: list[StaticGraph]) -> None:
         self.rows = len(graphs)
 
-    def select(self, decision: DecisionBatch, rng: np.random.Generator | None) -> I32:
+    def select(self, decision: DecisionBatch, rng: np.random.Generator | None = None, temperature: float = 1.0) -> I32:
         draw = np.zeros(self.rows) if rng is None else rng.random(self.rows)
         action = np.floor(draw * decision.count).astype(np.int32)
         action[decision.count == 0] = -1
