@@ -2,7 +2,7 @@
 
 Run by hand: ``python -m schedrl.experiments.benchmarks.jobshop_policy [SUITE ...]``. Writes
 ``jobshop_policy_SUITE.csv`` (one row per instance and scheduler, every solution checked) next to this file
-and prints the mean gaps. Half an hour for all suites on one core, most of it sampling on Taillard's 100x20.
+and prints the mean gaps; all suites take about four minutes on one core.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ SUITES = (
 SCHEDULERS = (
     *(f"jobshop/{rule}" for rule in ("spt", "mwkr", "mopnr", "fifo", "fdd-mwkr", "spt-twkr", "spt-twkr-both")),
     "jobshop/spt-twkr-random-128",
+    "jobshop/pilot",
     "jobshop/ppo",
     "jobshop/ppo-both",
     "jobshop/ppo-sample",

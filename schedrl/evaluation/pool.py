@@ -43,7 +43,11 @@ def _until_broken(tasks: Iterator[Task], jobs: int) -> Generator[tuple[Task, Out
     try:
         while not suspects:
             for task in islice(tasks, jobs - len(running)):
-                running[executor.submit(_in_worker, task)] = task
+                try:
+                    running[executor.submit(_in_worker, task)] = task
+                except BrokenProcessPool:  # a worker died after the last look at the futures
+                    suspects.append(task)
+                    break
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:

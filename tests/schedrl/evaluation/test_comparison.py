@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from toy_family import CRASH, DYING, ENTRIES, FAMILY, FORGETFUL, GIVING_UP, LPT, RANDOM, SLOW, SPT
 
 from schedrl.errors import ConfigError
-from schedrl.evaluation import ComparisonOptions, ResultRow, Summary, compare, execution, read_results
+from schedrl.evaluation import ComparisonOptions, ResultRow, Summary, compare, execution, pool, read_results
 from schedrl.families import SuiteEntry
 
 
@@ -169,6 +170,27 @@ def test_processes_give_the_same_table_and_survive_a_dying_scheduler(tmp_path: P
         ("c <i>", "toy/dying"): 28,
     }
     assert len(seen) == len(read_results(tmp_path / "results.csv")) == 11
+
+
+def test_a_pool_that_breaks_while_tasks_are_handed_out_loses_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pool._executor
+    refusals = iter([True])
+
+    def broken_at_first(jobs: int) -> Any:
+        executor = real(jobs)
+        if next(refusals, False):
+
+            def refuse(*_: Any) -> None:
+                raise BrokenProcessPool("a worker died before the task was handed out")
+
+            executor.submit = refuse  # type: ignore[method-assign, assignment]
+        return executor
+
+    monkeypatch.setattr(pool, "_executor", broken_at_first)
+    run(tmp_path, [SPT], jobs=2)
+    assert {key[0]: row.status for key, row in rows_of(tmp_path).items()} == {"a": "ok", "b": "ok", "c <i>": "ok"}
 
 
 def test_summary_json_and_solutions_can_be_read_back(tmp_path: Path) -> None:
