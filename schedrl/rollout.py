@@ -72,7 +72,7 @@ class PolicyScheduler:
         make_policy: builds the policy on first use, so that listing schedulers loads no weights.
         make_simulator: (instances, batch) -> simulator, with the options the policy was trained with.
         samples: 0 for one greedy episode per view, otherwise the number of sampled episodes, split over views.
-        temperature: of the sampling; above 1 explores more than the policy did at the end of training.
+        temperature: of the sampling; above 1 explores more than the policy did at the end of its training.
         views: symmetries to solve in; the best over all of them is returned.
     """
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["LEARNED", "REVERSED"]
 
 _SAMPLES = 128
-# Trained policies end nearly deterministic. Chosen among 1, 2, 3, 4 and 6 on generated instances only.
-_TEMPERATURE = 3.0
 
 
 def _reversed_instance(instance: JobShopInstance) -> JobShopInstance:
@@ -54,7 +52,7 @@ def _make(samples: int, views: Sequence[View], bundle: Path | None = None) -> Po
     from schedrl.envs.jobshop.family import FAMILY
 
     make_policy = functools.partial(_load, bundle)
-    return PolicyScheduler(FAMILY, make_policy, _simulator, samples=samples, temperature=_TEMPERATURE, views=views)
+    return PolicyScheduler(FAMILY, make_policy, _simulator, samples=samples, views=views)
 
 
 def _spec(name: str, samples: int, views: Sequence[View], summary: str) -> SchedulerSpec:

@@ -39,7 +39,7 @@ class PpoConfig:
     clip: float = 0.2
     value_weight: float = 0.5
     max_gradient_norm: float = 0.5
-    group_normalised: bool = True
+    group_normalised: bool = False
     """normalise advantages among the rollouts of one instance instead of over the minibatch"""
 
 

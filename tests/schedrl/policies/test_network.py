@@ -60,6 +60,19 @@ def test_batch_of_unequal_sizes_equals_singles(network: PolicyNetwork) -> None:
     assert objectives(instances) == [objectives([instance])[0] for instance in instances]
 
 
+def test_temperature_leads_from_greedy_to_even_sampling(network: PolicyNetwork) -> None:
+    instance = uniform(np.random.default_rng(1), jobs=8, machines=2)
+    simulator = FAMILY.make_simulator([instance], 400, generation="semi-active")
+    decision = DecisionBatch.allocate(400, simulator.slots, FAMILY.features)
+    simulator.observe(decision)
+    policy = NetworkPolicy(network)
+    policy.begin([FAMILY.static_graph(instance)] * 400)
+    rng = np.random.default_rng(0)
+    assert np.array_equal(policy.select(decision, rng, temperature=1e-6), policy.select(decision))
+    counts = np.bincount(policy.select(decision, rng, temperature=1e6), minlength=8)
+    assert counts.min() > 25, "50 of 400 expected in each of 8 slots"
+
+
 def test_candidate_order_does_not_matter(network: PolicyNetwork) -> None:
     instance = uniform(np.random.default_rng(1), jobs=8, machines=2)
     simulator = FAMILY.make_simulator([instance], 1, generation="semi-active")

@@ -22,6 +22,6 @@ def tiny() -> dict[str, Any]:
             "instances": [{"generator": "uniform", "size": {"jobs": 6, "machines": 6}}],
         },
         "network": {"node_width": 8, "candidate_width": 16, "layers": 1},
-        "ppo": {"rollout_steps": 16, "minibatch": 128, "epochs": 1},
+        "ppo": {"rollout_steps": 16, "minibatch": 128, "epochs": 1, "group_normalised": True},
         "checkpoint_every_decisions": 1_024,
     }
