@@ -77,7 +77,7 @@ class RunMonitor(BaseCallback):
 
     def _on_step(self) -> bool:
         if self._bar is not None:
-            self._bar.advance_to(self.num_timesteps, self.best_gap)
+            self._bar.advance_to(self.num_timesteps, self._rows[-1]["gap"], self.best_gap)
         return True
 
     def _on_training_end(self) -> None:
@@ -138,7 +138,7 @@ class RunMonitor(BaseCallback):
 
 
 class _ProgressBar:
-    """Rich's bar with the rate of decisions, the time left and the best validation gap."""
+    """Rich's bar with the rate of decisions, the time left, and the last and best validation gap."""
 
     def __init__(self, total: int, done: int) -> None:
         from rich.progress import (
@@ -157,15 +157,17 @@ class _ProgressBar:
             TextColumn("{task.fields[rate]} decisions/s"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("best gap {task.fields[gap]}"),
+            TextColumn("gap {task.fields[gap]}"),
         )
         self._task = self._progress.add_task("training", total=total, completed=done, rate="-", gap="-")
         self._first, self._started = done, time.perf_counter()
         self._progress.start()
 
-    def advance_to(self, done: int, gap: float) -> None:
+    def advance_to(self, done: int, gap: float, best: float) -> None:
         rate = (done - self._first) / max(time.perf_counter() - self._started, 1e-9)
-        self._progress.update(self._task, completed=done, rate=f"{rate:,.0f}", gap=f"{100 * gap:+.2f} %")
+        self._progress.update(
+            self._task, completed=done, rate=f"{rate:,.0f}", gap=f"{100 * gap:+.2f} % (best {100 * best:+.2f} %)"
+        )
 
     def stop(self) -> None:
         self._progress.stop()
