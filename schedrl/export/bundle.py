@@ -169,7 +169,7 @@ def _network(best: Mapping[str, Any], path: Path) -> PolicyNetwork:
 
 def _provenance(run: Path, config: TrainConfig, steps: int) -> dict[str, Any]:
     curve = _curve(run / "curve.csv")
-    summary = json.loads(_text(run / "summary.json") or "{}")
+    summary = _summary(run / "summary.json")
     written = time.strftime("%Y-%m-%d", time.gmtime((run / "best.pt").stat().st_mtime))
     return {
         "config": yaml.safe_load(config.to_yaml()),
@@ -186,7 +186,21 @@ def _provenance(run: Path, config: TrainConfig, steps: int) -> dict[str, Any]:
 def _curve(path: Path) -> dict[str, list[float]]:
     """Return the validation curve by column; empty columns without a file."""
     rows = list(csv.DictReader(_text(path).splitlines()))
-    return {column: [float(row[column]) for row in rows] for column in ("decisions", "seconds", "gap")}
+    try:
+        return {column: [float(row[column]) for row in rows] for column in ("decisions", "seconds", "gap")}
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"{path}: damaged, expected numbers in the columns decisions, seconds and gap") from None
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """Return the run's summary; empty for a run that has not ended."""
+    try:
+        summary = json.loads(_text(path) or "{}")
+    except ValueError as error:
+        raise ConfigError(f"{path}: damaged, not valid JSON: {error}") from None
+    if not isinstance(summary, dict):
+        raise ConfigError(f"{path}: damaged, expected a JSON object")
+    return summary
 
 
 def _text(path: Path) -> str:

@@ -170,6 +170,24 @@ def rewrite_best(folder: Path, **changes: Any) -> None:
     torch.save(best | changes, folder / "best.pt")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("summary.json", "{", "not valid JSON"),
+        ("summary.json", "[1]", "expected a JSON object"),
+        ("curve.csv", "decisions,seconds,gap\n1,two,3\n", "expected numbers in the columns"),
+        ("curve.csv", "decisions,seconds\n1,2\n", "expected numbers in the columns"),
+    ],
+)
+def test_damaged_records_of_a_run_are_named(
+    run_folder: Path, bundle: Path, tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (run_folder / name).write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        export_run(run_folder, tmp_path / "x.schedrl")
+    assert name in str(error.value) and "\n" not in str(error.value)
+
+
 def test_damaged_runs_are_one_line(run_folder: Path, tmp_path: Path) -> None:
     def refused(message: str) -> None:
         with pytest.raises(ConfigError) as caught:
