@@ -242,8 +242,8 @@ class SchedulingVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 class SchedulingEnv(gym.Env[Any, Any]):
     """One episode at a time: a batch of one on the same simulator; families subclass it with their options.
 
-    An action outside the mask changes nothing and earns nothing; after as many of them as the instance has
-    decisions at most, the episode is truncated.
+    An action outside the mask changes nothing and earns nothing; more of them than ``Simulator.invalid_limit``
+    truncate the episode.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  # declared so by gymnasium
