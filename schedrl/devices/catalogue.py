@@ -86,7 +86,7 @@ def _entry(name: str, data: Any, where: str) -> CatalogueEntry:
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: expected a table of figures, got {data!r:.40}")
     figures = {field: _figure(field, value, where) for field, value in data.items()}
-    single = {field: figures[field].value for field in _SINGLE if field in figures}
+    single: dict[str, Any] = {field: figures[field].value for field in _SINGLE if field in figures}
     power = (PowerState(name="full", power_w=figures[_POWER].value),) if _POWER in figures else ()
     rates = {field.removeprefix(_RATE): figure.value for field, figure in figures.items() if field.startswith(_RATE)}
     device = Device(name=name, flops_per_s=rates, power_states=power, **single)

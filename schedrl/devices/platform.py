@@ -9,9 +9,12 @@ real kernels overlap them imperfectly.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 from schedrl.errors import ConfigError
 
@@ -52,6 +55,9 @@ class Device:
     operation_overhead_s: float = 0.0
     power_states: tuple[PowerState, ...] = ()
     price_usd_per_h: float | None = None
+    idle_power_w: float = 0.0
+    capacity: int = 1
+    """tasks that one device runs side by side, each at full speed"""
 
     def __post_init__(self) -> None:
         where = f"device {self.name}"
@@ -65,12 +71,22 @@ class Device:
                 "mbu": self.mbu,
             },
         )
-        may_be_zero = {"operation_overhead_s": self.operation_overhead_s, "price_usd_per_h": self.price_usd_per_h}
+        may_be_zero = {
+            "operation_overhead_s": self.operation_overhead_s,
+            "price_usd_per_h": self.price_usd_per_h,
+            "idle_power_w": self.idle_power_w,
+        }
         _require(where, may_be_zero, zero=True)
+        if type(self.capacity) is not int or self.capacity < 1:
+            raise ConfigError(f"{where}: field capacity: {self.capacity!r}, expected an integer of at least 1")
         for name, share in (("mfu", self.mfu), ("mbu", self.mbu)):
             if share > 1.0:
                 raise ConfigError(f"{where}: field {name}: {share}, expected at most 1")
         object.__setattr__(self, "flops_per_s", MappingProxyType(dict(self.flops_per_s)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Read-only mappings cannot be pickled, and instances travel between processes.
+        return _rebuilt(self, "flops_per_s")
 
     def operation_s(
         self, flops: float, moved_bytes: float, *, precision: str = "bf16", norm: float = math.inf
@@ -117,8 +133,10 @@ class Link:
     bandwidth_bytes_per_s: float
 
     def __post_init__(self) -> None:
-        _require("link", {"latency_s": self.latency_s}, zero=True)
-        _require("link", {"bandwidth_bytes_per_s": self.bandwidth_bytes_per_s})
+        for name, value in (("latency_s", self.latency_s), ("bandwidth_bytes_per_s", self.bandwidth_bytes_per_s)):
+            if value is None:
+                raise ConfigError(f"link: field {name}: missing")
+            _require("link", {name: value}, zero=name == "latency_s")
 
     def transfer_s(self, transferred_bytes: float) -> float:
         """Return the seconds that ``transferred_bytes`` take; nothing to send takes no time.
@@ -134,7 +152,8 @@ class Link:
 class Platform:
     """Devices by type with their counts, and a directed link per ordered pair of types.
 
-    The link of a type to itself joins two devices of that type. A device reaches itself without a link.
+    The link of a type to itself joins two devices of that type. A device reaches itself without a link. With
+    ``memory``, data between devices takes two hops through that shared memory, which is no device itself.
 
     Raises:
         ConfigError: a type is listed twice, a count is not a positive integer, or a link joins unknown types.
@@ -144,6 +163,8 @@ class Platform:
     counts: tuple[int, ...]
     links: Mapping[tuple[str, str], Link] = field(default_factory=dict)
     """by (source type, target type)"""
+    memory: str | None = None
+    """name of a shared memory that links may start and end at"""
 
     def __post_init__(self) -> None:
         names = [device.name for device in self.devices]
@@ -156,10 +177,16 @@ class Platform:
         for name, count in zip(names, self.counts, strict=True):
             if type(count) is not int or count < 1:
                 raise ConfigError(f"platform: field counts[{name}]: {count!r}, expected an integer of at least 1")
+        if self.memory in names:
+            raise ConfigError(f"platform: field memory: {self.memory!r} is a device type too")
+        ends = [*names, self.memory]
         for pair in self.links:
-            if unknown := [name for name in pair if name not in names]:
+            if unknown := [name for name in pair if name not in ends]:
                 raise ConfigError(f"platform: field links{list(pair)}: unknown device type {unknown[0]!r}")
         object.__setattr__(self, "links", MappingProxyType(dict(self.links)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt(self, "links")
 
     def link(self, source: str, target: str) -> Link:
         """Return the link from one device type to another.
@@ -170,6 +197,13 @@ class Platform:
         if (source, target) not in self.links:
             raise ConfigError(f"platform: field links: no link from {source!r} to {target!r}")
         return self.links[source, target]
+
+
+def _rebuilt(item: Any, mapping: str) -> tuple[Any, ...]:
+    """Return what pickle needs to build a dataclass again whose field ``mapping`` is a read-only mapping."""
+    values = {each.name: getattr(item, each.name) for each in fields(item)}
+    kind: Callable[..., Any] = type(item)
+    return partial(kind, **(values | {mapping: dict(values[mapping])})), ()
 
 
 def _norm(first: float, second: float, power: float) -> float:
@@ -185,7 +219,7 @@ def _require(where: str, figures: Mapping[str, float | None], *, zero: bool = Fa
     for name, value in figures.items():
         if value is None:
             continue
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
         if not number or value < 0 or (value == 0 and not zero):
             expected = "0 or a positive number" if zero else "a positive number"
             raise ConfigError(f"{where}: field {name}: {value!r}, expected {expected}")

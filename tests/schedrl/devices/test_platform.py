@@ -58,6 +58,12 @@ def test_every_operation_pays_the_overhead() -> None:
         ({"mbu": 0}, "field mbu: 0, expected a positive number"),
         ({"price_usd_per_h": -0.5}, "field price_usd_per_h: -0.5, expected 0 or a positive number"),
         ({"operation_overhead_s": True}, "field operation_overhead_s: True"),
+        ({"idle_power_w": -0.1}, "device d: field idle_power_w: -0.1, expected 0 or a positive number"),
+        ({"idle_power_w": math.nan}, "device d: field idle_power_w: nan"),
+        ({"memory_bytes": 10**400}, "device d: field memory_bytes: 1000"),
+        ({"capacity": 0}, "device d: field capacity: 0, expected an integer of at least 1"),
+        ({"capacity": 1.5}, "device d: field capacity: 1.5, expected an integer"),
+        ({"capacity": True}, "device d: field capacity: True, expected an integer"),
     ],
 )
 def test_a_device_refuses_figures_without_meaning(fields: dict[str, Any], message: str) -> None:
@@ -75,6 +81,11 @@ def test_time_models_say_which_figure_is_missing() -> None:
         GPU.operation_s(-1, 0)
     with pytest.raises(ConfigError, match=r"norm: 0\.5, expected at least 1"):
         GPU.operation_s(1, 1, norm=0.5)
+
+
+def test_a_device_idles_for_nothing_and_runs_one_task_at_a_time_unless_told_otherwise() -> None:
+    assert (GPU.idle_power_w, GPU.capacity) == (0.0, 1)
+    assert Device(name="d", idle_power_w=0.5, capacity=3).capacity == 3
 
 
 @pytest.mark.parametrize("fields", [{"latency_s": -1e-6}, {"bandwidth_bytes_per_s": 0.0}, {"latency_s": math.nan}])
@@ -103,11 +114,20 @@ def test_links_are_directed_and_kept_per_ordered_pair() -> None:
         ({"counts": (1, 2)}, "field counts: 2 values for 1 device types"),
         ({"counts": (0,)}, r"field counts\[gpu\]: 0, expected an integer of at least 1"),
         ({"links": {("gpu", "tpu"): Link(latency_s=0.0, bandwidth_bytes_per_s=1.0)}}, "unknown device type 'tpu'"),
+        ({"memory": "gpu"}, "field memory: 'gpu' is a device type too"),
     ],
 )
 def test_a_platform_refuses_what_does_not_fit_together(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Platform(**({"devices": (GPU,), "counts": (1,)} | fields))
+
+
+def test_links_may_start_and_end_at_a_shared_memory() -> None:
+    link = Link(latency_s=0.0, bandwidth_bytes_per_s=1.0)
+    links = {("gpu", "dram"): link, ("dram", "gpu"): link}
+    assert Platform(devices=(GPU,), counts=(1,), links=links, memory="dram").link("dram", "gpu") is link
+    with pytest.raises(ConfigError, match="unknown device type 'dram'"):
+        Platform(devices=(GPU,), counts=(1,), links=links)
 
 
 def test_devices_and_platforms_cannot_be_changed() -> None:
