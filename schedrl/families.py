@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
 
 from schedrl.arrays import F32, I32, Bool
 from schedrl.errors import UnknownNameError
 from schedrl.graphs import DecisionBatch, FeatureTable, StaticGraph
 
 __all__ = [
+    "BenchmarkCase",
     "Bound",
     "Family",
     "Instance",
@@ -25,7 +28,10 @@ __all__ = [
 ]
 
 # The one line a new family adds to this package.
-_FAMILIES: dict[str, str] = {"jobshop": "schedrl.envs.jobshop.family:FAMILY"}
+_FAMILIES: dict[str, str] = {
+    "jobshop": "schedrl.envs.jobshop.family:FAMILY",
+    "socdag": "schedrl.envs.socdag.family:FAMILY",
+}
 
 
 class Instance(Protocol):
@@ -115,6 +121,13 @@ class Simulator(Protocol):
         """Return the solution of a finished row."""
         ...
 
+    def follow(self, row: int, solution: Any) -> int:
+        """Return the slot that leads a row towards a given solution of its instance: what a teacher would choose.
+
+        Where the simulator offers no slot that the solution agrees with, the closest one.
+        """
+        ...
+
     def snapshot(self) -> dict[str, Any]:
         """Return copies of all arrays, enough for ``restore`` to continue bit for bit."""
         ...
@@ -140,6 +153,8 @@ class SuiteEntry:
     instance: Instance
     lower_bound: float | None
     best_known: float | None
+    suite: str = ""
+    """which of several suites that are compared together it is from"""
 
     @property
     def optimal(self) -> bool:
@@ -155,6 +170,23 @@ class Suite:
     summary: str
     source: str
     load: Callable[[], Sequence[SuiteEntry]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkCase:
+    """What a family's speed is measured on: the generator and size that publications report speeds for."""
+
+    generator: str
+    size: Mapping[str, Any]
+    simulator: Mapping[str, Any] = field(default_factory=dict)
+    """options of the family's simulator"""
+    policy: str = ""
+    """name of the shipped policy and of its training configuration, the family's own by default"""
+
+    def draw(self, family: Family, count: int) -> list[Instance]:
+        """Return ``count`` distinct instances, always the same."""
+        rng = np.random.default_rng(0)
+        return [family.generators[self.generator](rng, **self.size) for _ in range(count)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +207,16 @@ class Family:
     bounds: Callable[[Any], list[Bound]]
     generators: Mapping[str, Callable[..., Instance]]  # (rng, **size) -> instance
     suites: Mapping[str, Suite]
+    benchmark: BenchmarkCase
     render: Callable[[Any, Any, Path], None]  # (instance, solution, path .png|.svg|.html)
+    # Most edges in the static graph of any instance as large as the given one, where generators of a fixed size let
+    # the number vary; the number of its own edges by default. Padded observations need it.
+    most_edges: Callable[[Any], int] | None = None
+    # Further pictures by title, drawn beside the first one: of a solution as ``render`` does, and of several
+    # schedulers' solutions to an instance, (instance, solution by scheduler, path). One that has nothing to say about
+    # an instance writes no file.
+    pictures: Mapping[str, Callable[[Any, Any, Path], None]] = field(default_factory=dict)
+    comparison_pictures: Mapping[str, Callable[[Any, Mapping[str, Any], Path], None]] = field(default_factory=dict)
 
 
 def family_names() -> tuple[str, ...]:

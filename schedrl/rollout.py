@@ -108,7 +108,9 @@ class PolicyScheduler:
         runtime = time.perf_counter() - started
         if best is None:
             return Result(solution=None, objective=None, status="timeout", runtime_s=runtime, decisions=decisions)
-        return Result(solution=best[1], objective=best[0], status="feasible", runtime_s=runtime, decisions=decisions)
+        # A view may solve another instance than the one asked for, such as its expected durations.
+        objective = self._family.objectives(instance, best[1])[self._family.objective]
+        return Result(solution=best[1], objective=objective, status="feasible", runtime_s=runtime, decisions=decisions)
 
     def _best_of(
         self, instance: Instance, rows: int, rng: np.random.Generator | None, deadline: float

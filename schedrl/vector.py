@@ -136,6 +136,8 @@ class _PaddedGraphs:
         graphs = [family.static_graph(instance) for instance in room]
         nodes = max(len(graph.node_features) for graph in graphs)
         edges = max(graph.edge_index.shape[1] for graph in graphs)
+        if family.most_edges is not None:
+            edges = max(family.most_edges(instance) for instance in room)
         self._features = family.features
         self.arrays: Observation = {
             "node_features": np.zeros((batch, nodes, len(family.features.node)), dtype=np.float32),

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from schedrl.envs.jobshop.instance import JobShopInstance
 from schedrl.envs.jobshop.solution import Schedule
-from schedrl.rollout import IDENTITY, PolicyScheduler, View
+from schedrl.learned import TRAINED_BY, policy_scheduler
+from schedrl.rollout import IDENTITY, View
 from schedrl.schedulers import SchedulerSpec
-
-if TYPE_CHECKING:
-    from schedrl.families import Simulator
-    from schedrl.schedulers import Policy
 
 __all__ = ["LEARNED", "REVERSED"]
 
@@ -33,30 +26,8 @@ def _original_schedule(instance: JobShopInstance, schedule: Schedule) -> Schedul
 REVERSED = View(name="reversed", instance=_reversed_instance, solution=_original_schedule)
 
 
-def _load(bundle: Path | None) -> Policy:
-    from schedrl.export.runtime import load
-
-    if bundle is not None:
-        return load(bundle, family="jobshop")
-    with resources.as_file(resources.files("schedrl.baselines.jobshop") / "weights" / "jobshop.schedrl") as shipped:
-        return load(shipped, family="jobshop")
-
-
-def _simulator(policy: Any, instances: Sequence[Any], batch: int) -> Simulator:
-    from schedrl.envs.jobshop.simulator import Simulator
-
-    return Simulator(instances, batch, **policy.manifest.simulator)
-
-
-def _make(samples: int, views: Sequence[View], bundle: Path | None = None) -> PolicyScheduler:
-    from schedrl.envs.jobshop.family import FAMILY
-
-    make_policy = functools.partial(_load, bundle)
-    return PolicyScheduler(FAMILY, make_policy, _simulator, samples=samples, views=views)
-
-
 def _spec(name: str, samples: int, views: Sequence[View], summary: str) -> SchedulerSpec:
-    make = functools.partial(_make, samples, views)
+    make = policy_scheduler("jobshop", "jobshop", samples=samples, views=views)
     return SchedulerSpec(
         name=f"jobshop/{name}",
         make=make,
@@ -64,7 +35,7 @@ def _spec(name: str, samples: int, views: Sequence[View], summary: str) -> Sched
         # One forward pass dispatches in the order a shop would; other passes need the whole instance first.
         information="online" if samples == 0 and len(views) == 1 else "clairvoyant",
         summary=summary,
-        source="graph neural network trained by PPO on generated instances; see the weights' README",
+        source=TRAINED_BY,
         randomised=samples > 0,
     )
 

@@ -9,7 +9,7 @@ from schedrl.envs.jobshop.render import gantt
 from schedrl.envs.jobshop.simulator import Simulator
 from schedrl.envs.jobshop.solution import Schedule, check, objectives
 from schedrl.envs.jobshop.suites import SUITES
-from schedrl.families import Family
+from schedrl.families import BenchmarkCase, Family
 
 __all__ = ["FAMILY"]
 
@@ -28,5 +28,6 @@ FAMILY = Family(
     bounds=bounds,
     generators=GENERATORS,
     suites=SUITES,
+    benchmark=BenchmarkCase(generator="uniform", size={"jobs": 15, "machines": 15}),
     render=gantt,
 )

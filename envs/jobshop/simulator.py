@@ -347,6 +347,11 @@ class Simulator:
         """Return the schedule of a finished row."""
         return Schedule(start_time=self.state.start[row, : self.state.operations[row]].copy())
 
+    def follow(self, row: int, solution: Schedule) -> int:
+        """Return the candidate whose operation the schedule starts first."""
+        jobs = self.state.candidate_job[row, : self.state.candidates[row]]
+        return int(np.argmin(solution.start_time[self.state.next_operation[row, jobs]]))
+
     def snapshot(self) -> dict[str, Any]:
         """Return copies of all arrays by name."""
         return {name: array.copy() for name, array in self.state._asdict().items()}

@@ -18,9 +18,11 @@ __all__ = ["compare"]
 
 def compare(
     family: FamilyName,
-    suite: Annotated[str, typer.Option("--suite", help="Suite name, see: schedrl families; or a file or folder.")],
+    suite: Annotated[
+        str, typer.Option("--suite", help="Suite (see: schedrl families), file or folder; several, comma-separated.")
+    ],
     schedulers: Annotated[
-        str, typer.Option("--schedulers", help="Comma-separated names; NAME@FILE plays your own bundle.")
+        str, typer.Option("--schedulers", help="Comma-separated names, or all; NAME@FILE plays your own bundle.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.csv, summary.json and report.html.")],
     time_limit: TimeLimit = 10.0,
@@ -40,16 +42,18 @@ def compare(
 
         schedrl compare jobshop --suite ft --schedulers mwkr,cp-sat --out out/ft
 
+        schedrl compare socdag --suite canonical,cholesky --schedulers all --time-limit 1 --out out/dags
+
         schedrl compare jobshop --suite my-folder --schedulers ppo,ppo@my.schedrl --out out/my
     """
     from rich.console import Console
 
-    from schedrl.cli.names import find_family, find_schedulers, find_suite
+    from schedrl.cli.names import find_family, find_schedulers, find_suites
     from schedrl.evaluation.comparison import ComparisonOptions, compare
 
     found = find_family(family)
     specs = find_schedulers(found, [name for name in schedulers.split(",") if name.strip()])
-    name, entries = find_suite(found, suite)
+    name, entries = find_suites(found, suite)
     options = ComparisonOptions(
         out=out, suite=name, time_limit_s=time_limit, seeds=seeds, jobs=jobs, resume=resume, retry_failed=True
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from schedrl.errors import InstanceError, UnknownNameError
 from schedrl.families import Family, SuiteEntry, family_names, get_family
 from schedrl.schedulers import SchedulerSpec, get_scheduler, schedulers_of
 
-__all__ = ["find_family", "find_instance", "find_schedulers", "find_suite", "pick", "read_entries"]
+__all__ = ["find_family", "find_instance", "find_schedulers", "find_suites", "pick", "read_entries"]
 
 _MAX_LISTED = 12
 
@@ -42,6 +43,8 @@ def find_family(name: str) -> Family:
 def find_schedulers(family: Family, names: Iterable[str]) -> list[SchedulerSpec]:
     """Return scheduler specs; the ``family/`` prefix may be left out, ``@FILE`` plays the policy in a bundle.
 
+    The single name ``all`` stands for every scheduler of the family.
+
     Raises:
         UnknownNameError: no such scheduler, or one that plays no exported policy.
         FileNotFoundError: no such bundle.
@@ -49,12 +52,24 @@ def find_schedulers(family: Family, names: Iterable[str]) -> list[SchedulerSpec]
     prefix = f"{family.name}/"
     short = {full.removeprefix(prefix) for full in schedulers_of(family.name)}
     found = []
+    names = list(names)
+    if names == ["all"]:
+        return list(schedulers_of(family.name).values())
     for name in names:
         plain, at, bundle = name.strip().removeprefix(prefix).partition("@")
         if at and not Path(bundle).is_file():
             raise FileNotFoundError(2, "no such bundle", bundle)
         found.append(get_scheduler(f"{prefix}{pick('scheduler', plain, short)}{at}{bundle}"))
     return found
+
+
+def find_suites(family: Family, names: str) -> tuple[str, list[SuiteEntry]]:
+    """Return the joined name and the entries of comma-separated suites, files or folders; see ``find_suite``."""
+    if names in family.suites or "," not in names or Path(names).exists():
+        return find_suite(family, names)
+    found = [find_suite(family, name.strip()) for name in names.split(",") if name.strip()]
+    entries = [replace(entry, suite=name) for name, members in found for entry in members]
+    return ",".join(name for name, _ in found), entries
 
 
 def find_suite(family: Family, name: str) -> tuple[str, list[SuiteEntry]]:
@@ -102,9 +117,11 @@ def find_instance(family: Family, name: str) -> SuiteEntry:
     if slash and suite in family.suites:
         entries = {entry.instance.name: entry for entry in family.suites[suite].load()}
         return entries[pick("instance", inner, entries, of=f"suite {suite}")]
-    if slash or Path(name).suffix:
+    known = {} if slash else _known_instances(family)
+    # The name of an instance may hold a dot too.
+    if name not in known and (slash or Path(name).suffix):
         raise FileNotFoundError(2, "no such file, nor SUITE/INSTANCE of a registered suite", name)
-    return _of_any_suite(family, name)
+    return known[pick("instance", name, known)]
 
 
 def _of_file(file: str, entries: Sequence[SuiteEntry], inner: str) -> SuiteEntry:
@@ -116,7 +133,8 @@ def _of_file(file: str, entries: Sequence[SuiteEntry], inner: str) -> SuiteEntry
     return entries[0]
 
 
-def _of_any_suite(family: Family, name: str) -> SuiteEntry:
+def _known_instances(family: Family) -> dict[str, SuiteEntry]:
+    """Return the instances of all suites by name."""
     known: dict[str, SuiteEntry] = {}
     for suite in family.suites.values():
         try:
@@ -126,4 +144,4 @@ def _of_any_suite(family: Family, name: str) -> SuiteEntry:
             continue
         for entry in entries:
             known.setdefault(entry.instance.name, entry)
-    return known[pick("instance", name, known)]
+    return known

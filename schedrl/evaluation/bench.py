@@ -1,14 +1,12 @@
 """``schedrl bench``: how fast a family's simulator, environment, training and shipped policy run.
 
-The driver knows no family; ``_INSTANCES`` says which instances each is measured on.
+The driver knows no family; ``Family.benchmark`` says what each is measured on.
 """
 
 from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from importlib.util import find_spec
 from itertools import cycle
@@ -16,30 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from schedrl.families import Family, Instance, Simulator, get_family
+from schedrl.families import BenchmarkCase, Family, Simulator, get_family
 from schedrl.graphs import DecisionBatch
-from schedrl.registration import ENVIRONMENTS
+from schedrl.registration import environment_specs
 
 __all__ = ["bench"]
 
 _ROWS = 256
 _POOL = 128  # distinct instances, more than a cache of one instance would flatter
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Measured:
-    """The generator and size that a family is measured on."""
-
-    generator: str
-    size: Mapping[str, Any]
-
-    def draw(self, family: Family, count: int) -> list[Instance]:
-        rng = np.random.default_rng(0)
-        return [family.generators[self.generator](rng, **self.size) for _ in range(count)]
-
-
-# One line per family: the size that publications report speeds for.
-_INSTANCES = {"jobshop": _Measured(generator="uniform", size={"jobs": 15, "machines": 15})}
 
 
 def bench(family_name: str, *, seconds: float = 3.0) -> dict[str, Any]:
@@ -51,6 +33,7 @@ def bench(family_name: str, *, seconds: float = 3.0) -> dict[str, Any]:
       fresh instance per episode.
     - ``train_decisions_per_s``: the shipped training configuration, per second of wall time.
     - ``policy_p50_ms``, ``policy_p99_ms``: observing and choosing one action with the shipped policy.
+    - what the family's own ``speed_FAMILY`` benchmark adds.
     - ``peers``: decisions per second of other packages, where they are installed.
 
     Args:
@@ -60,22 +43,25 @@ def bench(family_name: str, *, seconds: float = 3.0) -> dict[str, Any]:
     Raises:
         UnknownNameError: no such family.
     """
-    family, measured = get_family(family_name), _INSTANCES[family_name]
+    family = get_family(family_name)
+    measured = family.benchmark
     p50_ms, p99_ms = _policy_latency_ms(family, measured, seconds)
     return {
         "family": family_name,
-        "env_decisions_per_s": _simulator_rate(family, measured.draw(family, _POOL), seconds),
+        "env_decisions_per_s": _simulator_rate(family, measured, seconds),
         "env_vector_decisions_per_s": _vector_rate(family, measured, seconds),
         "train_decisions_per_s": _training_rate(family),
         "policy_p50_ms": p50_ms,
         "policy_p99_ms": p99_ms,
-        "peers": _peers(family, seconds),
+        **_benchmark_module(f"speed_{family.name}", "measure_speed", seconds),
+        "peers": _benchmark_module(f"peers_{family.name}", "measure_peers", seconds),
     }
 
 
-def _simulator_rate(family: Family, instances: list[Instance], seconds: float) -> float:
+def _simulator_rate(family: Family, measured: BenchmarkCase, seconds: float) -> float:
     """Return decisions per CPU second of step, observe and reload."""
-    simulator = family.make_simulator(instances, _ROWS)
+    instances = measured.draw(family, _POOL)
+    simulator = family.make_simulator(instances, _ROWS, **measured.simulator)
     run = _RandomRun(family, simulator, instances)
     run.for_cpu_seconds(0.5)  # compiles, and spreads rows over all stages of an episode
     return run.for_cpu_seconds(seconds)
@@ -84,7 +70,7 @@ def _simulator_rate(family: Family, instances: list[Instance], seconds: float) -
 class _RandomRun:
     """Random valid actions on all rows of a simulator; finished rows start the next instance of a pool."""
 
-    def __init__(self, family: Family, simulator: Simulator, instances: list[Instance]) -> None:
+    def __init__(self, family: Family, simulator: Simulator, instances: list[Any]) -> None:
         self._simulator, self._instances = simulator, cycle(instances)
         self._decision = DecisionBatch.allocate(simulator.batch, simulator.slots, family.features)
         self._reward = np.zeros(simulator.batch, dtype=np.float32)
@@ -110,12 +96,12 @@ class _RandomRun:
                 self._simulator.load(int(row), next(self._instances))
 
 
-def _vector_rate(family: Family, measured: _Measured, seconds: float) -> float:
+def _vector_rate(family: Family, measured: BenchmarkCase, seconds: float) -> float:
     """Return decisions per CPU second of the registered vector environment."""
     import gymnasium as gym
 
-    env_id = next(spec.id for spec in ENVIRONMENTS if spec.family == family.name)
-    options: dict[str, Any] = {"generator": measured.generator, "size": measured.size}
+    env_id = next(spec.id for spec in environment_specs() if spec.family == family.name)
+    options: dict[str, Any] = {"generator": measured.generator, "size": measured.size, **measured.simulator}
     env = gym.make_vec(env_id, num_envs=_ROWS, vectorization_mode="vector_entry_point", **options)
     observation, _ = env.reset(seed=0)
     rng, decisions, started = np.random.default_rng(0), 0, time.process_time()
@@ -131,7 +117,7 @@ def _training_rate(family: Family) -> float | None:
     """Return decisions per wall second of two rollouts and updates after one of warming up."""
     if find_spec("sb3_contrib") is None or find_spec("torch_geometric") is None:
         return None
-    config_file = resources.files("schedrl.experiments") / "configs" / f"{family.name}.yaml"
+    config_file = resources.files("schedrl.experiments") / "configs" / f"{family.benchmark.policy or family.name}.yaml"
     if not config_file.is_file():
         return None
     import torch
@@ -154,9 +140,10 @@ def _training_rate(family: Family) -> float | None:
         torch.set_num_threads(threads)
 
 
-def _policy_latency_ms(family: Family, measured: _Measured, seconds: float) -> tuple[float | None, float | None]:
+def _policy_latency_ms(family: Family, measured: BenchmarkCase, seconds: float) -> tuple[float | None, float | None]:
     """Return median and 99th percentile of observing and selecting with the shipped bundle, one row."""
-    bundle = resources.files(f"schedrl.baselines.{family.name}") / "weights" / f"{family.name}.schedrl"
+    weights = resources.files(f"schedrl.baselines.{family.name}") / "weights"
+    bundle = weights / f"{measured.policy or family.name}.schedrl"
     if find_spec("onnxruntime") is None or not bundle.is_file():
         return None, None
     from schedrl.export.runtime import load
@@ -182,12 +169,11 @@ def _policy_latency_ms(family: Family, measured: _Measured, seconds: float) -> t
     return float(p50_ms), float(p99_ms)
 
 
-def _peers(family: Family, seconds: float) -> dict[str, dict[str, float]]:
-    """Return what the family's peer benchmark measures, nothing where a family has none."""
-    name = f"schedrl.experiments.benchmarks.peers_{family.name}"
-    try:
-        module: Any = importlib.import_module(name)
-    except ModuleNotFoundError:
+def _benchmark_module(name: str, function: str, seconds: float) -> dict[str, Any]:
+    """Return what a family's own benchmark script measures, nothing where a family has none."""
+    module_name = f"schedrl.experiments.benchmarks.{name}"
+    if find_spec(module_name) is None:
         return {}
-    peers: dict[str, dict[str, float]] = module.measure_peers(seconds)
-    return peers
+    module: Any = importlib.import_module(module_name)
+    figures: dict[str, Any] = getattr(module, function)(seconds)
+    return figures

@@ -155,7 +155,7 @@ def _tasks(
             yield Task(
                 family=family,
                 spec=by_name[key.scheduler],
-                suite=options.suite,
+                suite=entry.suite or options.suite,
                 instance=entry.instance,
                 reference=reference,
                 seed=key.seed,

@@ -148,12 +148,17 @@ def _run_cell(item: SchedulerSummary, runs: Sequence[ResultRow], value: float | 
 def _inlined(pictures: Sequence[Picture], markup: type) -> dict[str, list[dict[str, Any]]]:
     shown: dict[str, list[dict[str, Any]]] = {}
     budget = _INLINE_BYTES
-    for picture in pictures:
+    # The solutions themselves come first, in the page and in what still fits it.
+    for picture in sorted(pictures, key=lambda picture: picture.title != ""):
         svg = "" if picture.problem else inline_svg(picture.path.read_text(encoding="utf-8"))
         budget -= len(svg)
-        item = {"picture": picture, "svg": markup(svg) if budget >= 0 else "", "file": f"gantt/{picture.path.name}"}
+        item = {"picture": picture, "svg": markup(svg) if budget >= 0 else "", "file": _link(picture.path)}
         shown.setdefault(picture.row.instance, []).append(item)
     return shown
+
+
+def _link(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -15,7 +15,7 @@ from stable_baselines3.common.env_checker import check_env as check_sb3
 
 from schedrl.families import Family, Instance, family_names, get_family
 from schedrl.graphs import DecisionBatch
-from schedrl.registration import ENVIRONMENTS, EnvironmentSpec
+from schedrl.registration import EnvironmentSpec, environment_specs
 from schedrl.vector import ObservationMode, SchedulingEnv, SchedulingVectorEnv
 
 MODES: tuple[ObservationMode, ...] = ("candidates", "encode-once", "full")
@@ -28,18 +28,44 @@ class Sizes:
 
     small: dict[str, Any]
     large: dict[str, Any]
+    other: dict[str, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
+    """of generators with arguments of their own"""
+
+    def of(self, generator: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return a small and a large size of a generator."""
+        own = [pair for names, pair in self.other.items() if generator in names.split()]
+        return own[0] if own else (self.small, self.large)
 
 
-SIZES = {"jobshop": Sizes(small={"jobs": 3, "machines": 4}, large={"jobs": 6, "machines": 5})}
+SIZES = {
+    "jobshop": Sizes(small={"jobs": 3, "machines": 4}, large={"jobs": 6, "machines": 5}),
+    "socdag": Sizes(
+        small={"tasks": 8, "devices": 3},
+        large={"tasks": 20, "devices": 4},
+        other={
+            "cholesky lu qr": ({"tiles": 3}, {"tiles": 4}),
+            "gaussian-elimination": ({"matrix": 4}, {"matrix": 6}),
+            "fft": ({"points": 4}, {"points": 8}),
+            "fork-join": ({"branches": 3, "stages": 2}, {"branches": 5, "stages": 3}),
+            "in-tree out-tree": ({"levels": 3}, {"levels": 4}),
+            "stencil": ({"points": 3, "steps": 3}, {"points": 5, "steps": 4}),
+            "laplace": ({"side": 3}, {"side": 5}),
+            "stream-3pe": ({"jobs": 4}, {"jobs": 8, "noise_sigma": 0.3}),
+            "stream-16pe": ({"jobs": 3}, {"jobs": 6}),
+            "agentic": ({"jobs": 2, "agents": 2, "rounds": 1}, {"jobs": 3}),
+            "adversarial": ({"tasks": 3, "devices": 3}, {"tasks": 5, "devices": 5}),
+        },
+    ),
+}
 
-environments = pytest.mark.parametrize("spec", ENVIRONMENTS, ids=lambda spec: spec.id)
+environments = pytest.mark.parametrize("spec", environment_specs(), ids=lambda spec: spec.id)
 families = pytest.mark.parametrize("family", [get_family(name) for name in family_names()], ids=lambda f: f.name)
 
 
 def draw_instances(family: Family, seed: int = 0) -> list[Instance]:
     """Return a small and a large instance of every generator."""
     rng, sizes = np.random.default_rng(seed), SIZES[family.name]
-    return [make(rng, **size) for make in family.generators.values() for size in (sizes.small, sizes.large)]
+    return [make(rng, **size) for name, make in family.generators.items() for size in sizes.of(name)]
 
 
 def make(spec: EnvironmentSpec, **options: Any) -> SchedulingEnv:

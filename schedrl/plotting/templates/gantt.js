@@ -1,5 +1,5 @@
 // Makes every svg.schedrl-gantt of the page zoom (buttons, ctrl+wheel, pinch, + and -), pan (drag, arrow keys),
-// and show a bar and its group on hover or tap. The picture is complete without this script.
+// and show a bar, its group and its arrows on hover or tap. The picture is complete without this script.
 (() => {
   const first = document.querySelector("svg.schedrl-gantt");
   if (!first) return;
@@ -26,11 +26,20 @@
     return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
   }
 
+  function arrow(x0, y0, x1, y1) {
+    const back = Math.atan2(y0 - y1, x0 - x1);
+    const barbs = [0.42, -0.42].map((turn) => `${x1 + 5 * Math.cos(back + turn)} ${y1 + 5 * Math.sin(back + turn)}`);
+    return `M${x0} ${y0}L${x1} ${y1}L${barbs[0]}M${barbs[1]}L${x1} ${y1}`;
+  }
+
   function enhance(svg) {
     if (svg.dataset.ready) return;
     svg.dataset.ready = "1";
     const part = (name) => svg.querySelector("." + name);
-    const plot = part("plot"), group = part("bars"), labels = part("labels"), ticks = part("ticks"), marks = part("marks");
+    const plot = part("plot"), group = part("bars"), labels = part("labels"), ticks = part("ticks");
+    const inside = (name) => [...(part(name)?.children ?? [])], marks = [...inside("events"), ...inside("marks")];
+    const arrows = inside("arrows").map((node) => (
+      { node, at: node.dataset.a.split(" ").map(Number), ends: node.dataset.e.split(" ").map(Number) }));
     const width = +plot.getAttribute("width"), low = +svg.dataset.low, high = +svg.dataset.high;
     const bars = [...group.children].map((node) => {
       const title = node.querySelector("title"), at = (name) => +node.getAttribute(name);
@@ -66,7 +75,9 @@
         tick.append(line, textAt(0, 17, String(+time.toPrecision(12))));
         return tick;
       }));
-      for (const mark of marks.children) {
+      for (const { node, at: [x0, y0, x1, y1] } of arrows)
+        node.setAttribute("d", arrow((x0 - offset) * zoom, y0, (x1 - offset) * zoom, y1));
+      for (const mark of marks) {
         const x = (+mark.dataset.x - offset) * zoom;
         mark.setAttribute("transform", `translate(${x})`);
         mark.style.display = x < -1 || x > width + 1 ? "none" : "";
@@ -87,6 +98,8 @@
 
     function show(bar, event) {
       for (const other of bars) other.node.style.opacity = !bar || other.g === bar.g ? "" : "0.25";
+      for (const { node, ends } of arrows)
+        node.style.strokeOpacity = !bar ? "" : ends.some((end) => bars[end] === bar) ? "1" : "0.1";
       tip.style.display = bar ? "block" : "none";
       if (!bar) return;
       tip.textContent = bar.t;

@@ -15,8 +15,8 @@ from schedrl.families import family_names, get_family
 
 def test_every_family_says_what_it_is_measured_on() -> None:
     for name in family_names():
-        family, measured = get_family(name), module._INSTANCES[name]
-        first, second = measured.draw(family, 2)
+        family = get_family(name)
+        first, second = family.benchmark.draw(family, 2)
         assert first != second
 
 
@@ -61,7 +61,7 @@ def test_parts_that_are_not_installed_read_none(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     family = get_family("jobshop")
     assert module._training_rate(family) is None
-    assert module._policy_latency_ms(family, module._INSTANCES["jobshop"], 0.1) == (None, None)
+    assert module._policy_latency_ms(family, family.benchmark, 0.1) == (None, None)
 
 
 def test_an_unknown_family_is_refused() -> None:

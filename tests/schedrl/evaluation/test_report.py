@@ -108,6 +108,39 @@ def test_a_family_that_cannot_draw_still_gets_its_report(tmp_path: Path, monkeyp
     assert "not drawn: RuntimeError: no pencil" in (tmp_path / "report.html").read_text()
 
 
+def test_further_pictures_stand_beside_the_solutions(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    seen: dict[str, list[str]] = {}
+
+    def of_one(instance: object, solution: object, path: Path) -> None:
+        path.write_text('<svg xmlns="http://www.w3.org/2000/svg" class="use"></svg>')
+
+    def of_all(instance: SuiteEntry, solutions: dict[str, object], path: Path) -> None:
+        seen[instance.name] = list(solutions)  # type: ignore[attr-defined]  # a toy instance
+        if instance.name != "b":  # type: ignore[attr-defined]
+            path.write_text('<svg xmlns="http://www.w3.org/2000/svg" class="spread"></svg>')
+
+    def fails(instance: object, solution: object, path: Path) -> None:
+        raise RuntimeError("no brush")
+
+    family = replace(FAMILY, pictures={"Use of time": of_one, "broken": fails}, comparison_pictures={"spread": of_all})
+    compare(family, ENTRIES, [SPT, LPT, RANDOM], ComparisonOptions(out=tmp_path))
+    source = (tmp_path / "report.html").read_text()
+    page = Page(source)
+    text = re.sub(r"\s+", " ", " ".join(page.text))
+    classes = [attrs.get("class") for tag, attrs in page.seen if tag == "svg"]
+    gantts = classes.count("schedrl-gantt")
+    assert page.stack == [] and gantts >= len(ENTRIES) and classes.count("use") == gantts
+    # Shortest first is best; of instance b the comparison says nothing and leaves no trace.
+    assert classes.count("spread") == len(ENTRIES) - 1
+    assert set(seen["a"]) == {"spt", "lpt", "ppo-sample"} and set(seen) == {entry.instance.name for entry in ENTRIES}
+    assert "Use of time: spt (best)" in text and "spread, schedulers compared" in text
+    assert text.count("not drawn: RuntimeError: no brush") == gantts
+    names = {path.name.split("__")[-1] for path in (tmp_path / "pictures").iterdir()}
+    assert "spread.svg" in names and any(name.startswith("Use-of-time") for name in names)
+
+
 def test_a_suite_without_any_reference_shows_values(tmp_path: Path) -> None:
     from dataclasses import replace
 

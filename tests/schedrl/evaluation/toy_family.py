@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from schedrl.families import Bound, Family, SuiteEntry
+from schedrl.families import BenchmarkCase, Bound, Family, SuiteEntry
 from schedrl.graphs import FeatureTable
 from schedrl.plotting.gantt import GanttChart, save_gantt
 from schedrl.schedulers import Information, Result, SchedulerSpec
@@ -101,6 +101,7 @@ FAMILY = Family(
     bounds=_bounds,
     generators={},
     suites={},
+    benchmark=BenchmarkCase(generator="none", size={}),
     render=render,
 )
 

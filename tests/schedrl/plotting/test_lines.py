@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +40,39 @@ def test_lines_beyond_the_seven_hues_are_dashed() -> None:
     assert line_svg(chart(count=8)).count("stroke-dasharray") == 2  # the curve and its legend
 
 
-@pytest.mark.parametrize("suffix", [".svg", ".png"])
-def test_files_are_written_by_suffix(tmp_path: Path, suffix: str) -> None:
+def test_stacked_areas_add_up_and_the_top_one_is_drawn_first() -> None:
+    x = np.array([0.0, 1.0, 2.0])
+    lines = (Line(label="low", x=x, y=np.array([1.0, 2.0, 2.0])), Line(label="high", x=x, y=np.array([1.0, 0.0, 0.0])))
+    stacked = LineChart(title="T", x_label="x", y_label="y", lines=lines, stepped=True, stacked=True)
+    assert [height.tolist() for height in stacked.heights] == [[1, 2, 2], [2, 2, 2]]
+    assert stacked.ranges == (0.0, 2.0, 0.0, 2.0)
+    root = ElementTree.fromstring(line_svg(stacked))
+    areas = [
+        path.attrib["d"] for path in root.iter("{http://www.w3.org/2000/svg}path") if path.get("fill", "")[:1] == "#"
+    ]
+    assert areas == [
+        "M58.0 34.0H382.0V34.0H706.0V34.0V256H58.0Z",
+        "M58.0 145.0H382.0V34.0H706.0V34.0V256H58.0Z",
+    ]
+    with pytest.raises(ConfigError, match="line 'high': stacked lines need the same x values"):
+        LineChart(
+            title="T",
+            x_label="x",
+            y_label="y",
+            lines=(lines[0], Line(label="high", x=x + 1, y=x)),
+            stacked=True,
+        )
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".png", ".html"])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_files_are_written_by_suffix(tmp_path: Path, suffix: str, stacked: bool) -> None:
     if suffix == ".png":
         pytest.importorskip("matplotlib")
-    save_lines(chart(stepped=True), tmp_path / f"c{suffix}")
-    assert (tmp_path / f"c{suffix}").read_bytes()[:4] == {".svg": b"<svg", ".png": b"\x89PNG"}[suffix]
-    with pytest.raises(ConfigError, match=r"suffix '.gif' is not a chart format"):
+    save_lines(replace(chart(stepped=True), stacked=stacked), tmp_path / f"c{suffix}")
+    start = {".svg": b"<svg", ".png": b"\x89PNG", ".html": b"<!do"}
+    assert (tmp_path / f"c{suffix}").read_bytes()[:4] == start[suffix]
+    with pytest.raises(ConfigError, match=r"suffix '.gif' is not a picture format"):
         save_lines(chart(), tmp_path / "c.gif")
 
 
