@@ -15,6 +15,7 @@ from schedrl.errors import ConfigError
 from schedrl.families import get_family
 from schedrl.policies.network import NetworkConfig
 from schedrl.training.curriculum import InstanceSet
+from schedrl.training.imitation import ImitationConfig
 
 __all__ = ["PpoConfig", "TrainConfig", "ValidationConfig", "load_config", "parse_config"]
 
@@ -72,6 +73,10 @@ class TrainConfig:
     """options of the family's simulator"""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     ppo: PpoConfig = field(default_factory=PpoConfig)
+    imitation: ImitationConfig | None = None
+    """warm start from other schedulers' schedules, none by default"""
+    initial_weights: str = ""
+    """``best.pt`` of an earlier run of the same network to start from, instead of fresh weights"""
     checkpoint_every_decisions: int = 500_000
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1

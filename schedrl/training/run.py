@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer
@@ -27,6 +28,7 @@ from schedrl.training.checkpoint import load_checkpoint, restore
 from schedrl.training.config import TrainConfig, load_config
 from schedrl.training.curriculum import Curriculum
 from schedrl.training.group_buffer import GroupRolloutBuffer
+from schedrl.training.imitation import demonstrate, imitate
 from schedrl.training.monitor import RunMonitor
 from schedrl.training.sb3_env import SchedulingVecEnv
 from schedrl.training.validation import ValidationSuite
@@ -62,12 +64,35 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, progress: boo
         state = load_checkpoint(out / "checkpoint.pt")
         monitor.restore(state["progress"])
         restore(state, model, curriculum, family)
+    else:
+        _warm_start(config, model, out)
     left = config.total_decisions - model.num_timesteps
     if left > 0:
         model.learn(left, callback=monitor, reset_num_timesteps=not resume)
     summary = _summary(config, model, monitor)
     write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def _warm_start(config: TrainConfig, model: MaskablePPO, out: Path) -> None:
+    """Load initial weights and imitate teachers, as the configuration says; writes ``imitation.json``."""
+    policy = model.policy
+    assert isinstance(policy, EncodeOncePolicy)
+    if config.initial_weights:
+        from schedrl.export.bundle import load_network
+
+        first = load_network(Path(config.initial_weights))
+        if first.config != policy.network.config:
+            raise ConfigError(f"initial_weights: {config.initial_weights} has widths {first.config.to_dict()}")
+        policy.network.load_state_dict(first.state_dict())
+    if config.imitation is None:
+        return
+    family, rng = get_family(config.family), np.random.default_rng((config.seed, 1))
+    lessons = config.imitation.lessons
+    shown = demonstrate(family, lessons, config.simulator, discount=config.ppo.discount, rng=rng)
+    agreement = imitate(policy.network, shown, config.imitation, rng)
+    report = {"decisions": len(shown.action), "agreement_by_epoch": [round(share, 4) for share in agreement]}
+    write_text(out / "imitation.json", json.dumps(report, indent=2) + "\n")
 
 
 def build_model(config: TrainConfig) -> tuple[MaskablePPO, Curriculum]:
