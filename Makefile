@@ -5,7 +5,9 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
+DAG_OUT ?= out/demo-socdag
 DEMO_SCHEDULERS := jobshop/spt,jobshop/mwkr,jobshop/spt-twkr,jobshop/spt-twkr-both,jobshop/tabu,jobshop/cp-sat,jobshop/ppo,jobshop/ppo-sample
+DAG_SCHEDULERS := socdag/heft,socdag/peft,socdag/lookahead,socdag/min-min,socdag/annealing,socdag/cp-sat,socdag/ppo,socdag/ppo-sample
 
 # The demo runs the committed policy with onnxruntime and needs no torch: half the download of the rest.
 DEMO_STAMP := $(VENV)/.installed-demo
@@ -16,14 +18,15 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    compare rules, tabu search, CP-SAT and the trained policy; writes $(OUT)/report.html"
+	@echo "make demo    compare rules, searches, CP-SAT and trained policies; writes $(OUT)/ and $(DAG_OUT)/report.html"
 	@echo "make test    run the test suite"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   decisions per second and latency, as JSON"
 
 demo: $(DEMO_STAMP)
 	$(BIN)/schedrl compare jobshop --suite demo --schedulers $(DEMO_SCHEDULERS) --time-limit 10 --no-resume --out $(OUT)
-	@echo "report: $(abspath $(OUT))/report.html"
+	$(BIN)/schedrl compare socdag --suite demo --schedulers $(DAG_SCHEDULERS) --time-limit 5 --no-resume --out $(DAG_OUT)
+	@echo "reports: $(abspath $(OUT))/report.html $(abspath $(DAG_OUT))/report.html"
 
 test: $(FULL_STAMP)
 	$(BIN)/python -m pytest
@@ -35,6 +38,7 @@ lint: $(FULL_STAMP)
 
 bench: $(FULL_STAMP)
 	$(BIN)/schedrl bench jobshop --json
+	$(BIN)/schedrl bench socdag --json
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; schedrl needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 2; }
