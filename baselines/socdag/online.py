@@ -2,7 +2,8 @@
 
 They run on the simulator's kernels in online mode, so they serve streams, noise and admission limits; device queues
 and running tasks are estimated by expected durations. Every rule but ``etf-finish-hold`` assigns a task as soon
-as it is ready. Where several pairs are equal, the oldest job's task of the largest upward rank on the lowest device wins.
+as it is ready. Where several pairs are equal, the oldest job's task of the largest upward rank on the lowest device
+wins.
 """
 
 from __future__ import annotations

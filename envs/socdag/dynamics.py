@@ -1,9 +1,9 @@
-"""The kernels that place tasks and advance time, for planning and for event-driven execution.
+"""The kernels that move a row from decision to decision, for planning and for event-driven execution.
 
-Plan mode builds a schedule of expected times: a task can be placed once its predecessors are, in the first gap
-that fits. Online mode runs the jobs: a task can be placed once its predecessors have ended and joins the queue
-of its device, which runs what was placed first among the tasks whose inputs have arrived; time moves to the next
-end of a task, arrival of an input or entry of a job, never in ticks.
+Plan mode builds a schedule of expected times, job by job at their entries: a task can be placed once its
+predecessors are, in the first gap that fits. Online mode runs the jobs: a task can be placed once its predecessors
+have ended and joins the queue of its device, which runs what was placed first among the tasks whose inputs have
+arrived; time moves to the next end of a task, arrival of an input or entry of a job, never in ticks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from schedrl.envs.socdag.placement import (
     enter,
     expected_duration,
     place,
+    planned_entry,
     release_successors,
     row_of,
     true_duration,
@@ -267,8 +268,7 @@ def reset_row(state: State, b: int, options: Options) -> None:
             state.device[b, task] = -1
             state.missing[b, task] = state.predecessor_offset[b, row + 1] - state.predecessor_offset[b, row]
     if options.mode == PLAN:
-        for job in range(state.jobs[b]):
-            enter(state, b, job, state.release[b, job], PLAN)
+        enter(state, b, 0, planned_entry(state, b), PLAN)
     # One task stays, so that every episode has a decision.
     advance(state, b, options, 1)
     # The potential stays at its initial value, so that the first reward pays for the forced moves too.

@@ -43,10 +43,11 @@ class SocDagEnv(SchedulingEnv):
         ``mode="online"`` runs the jobs event by event, ``"plan"`` builds a schedule of expected times. A slot
         without a candidate changes nothing.
     Reward:
-        Minus the rise of the lower estimates of all jobs' latencies, in units of the mean job bound (of a single
-        job, if that is more, its work per device); the return is the sum over jobs of bound minus latency in that
-        unit, so returns order schedules as latencies do. An instance's ``preference`` shifts weight to energy and
-        cost, each in units of its least value.
+        Minus the rise of the estimates of all jobs' latencies, in units of the mean job bound (of a single job, if
+        that is more, its work per device); the return is the sum over jobs of bound minus latency in that unit, so
+        returns order schedules as latencies do. In ``plan`` mode the estimates are lower bounds. Online they are
+        not: noise, or a task that overtakes another in its queue, can end a job sooner than estimated, which is
+        rewarded then. An instance's ``preference`` shifts weight to energy and cost, each in units of its least value.
     Termination:
         When every task has ended. Truncated after more invalid actions than tasks.
     Instances:

@@ -18,6 +18,7 @@ __all__ = [
     "enter",
     "expected_duration",
     "place",
+    "planned_entry",
     "release_successors",
     "row_of",
     "true_duration",
@@ -207,9 +208,32 @@ def place(state: State, b: int, slot: int, mode: int) -> None:
     if mode == PLAN:
         state.finished[b] += 1
         state.job_left[b, job] -= 1
+        release_successors(state, b, task, mode)
         if state.job_left[b, job] == 0:
             complete_job(state, b, job)
-        release_successors(state, b, task, mode)
+            if state.entered[b] < state.jobs[b]:
+                enter(state, b, state.entered[b], planned_entry(state, b), mode)
+
+
+@inlined
+def planned_entry(state: State, b: int) -> float:
+    """Return when the next job enters, if the jobs before it end as planned."""
+    job, cap = state.entered[b], state.cap[b]
+    if job == 0 or cap == 0:
+        return float(state.release[b, job])
+    entry = state.entry[b, job - 1] + (state.release[b, job] - state.release[b, job - 1])
+    if job >= cap:
+        # Fewer than cap jobs are inside once the cap-th latest departure has happened.
+        for k in range(job):
+            departure = state.entry[b, k] + state.latency[b, k]
+            later, as_late = 0, 0
+            for other in range(job):
+                other_departure = state.entry[b, other] + state.latency[b, other]
+                later += other_departure > departure
+                as_late += other_departure >= departure
+            if later < cap <= as_late:
+                entry = max(entry, departure)
+    return float(entry)
 
 
 @inlined

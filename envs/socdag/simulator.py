@@ -35,8 +35,8 @@ class Simulator:
         instances: bound the jobs, tasks, devices and templates of what fits later; room for tasks and edges grows.
         batch: number of rows B.
         mode: ``online`` runs the jobs as events unfold: a task is offered when its predecessors have ended, and joins
-            the queue of its device. ``plan`` builds a schedule of expected times before anything runs: a task is
-            offered when its predecessors are placed, and goes into the first gap that fits.
+            the queue of its device. ``plan`` builds a schedule of expected times, each job as a whole at its
+            entry: a task is offered when its predecessors are placed, and goes into the first gap that fits.
         window: how many ready tasks a decision offers; online the oldest jobs' first, then by upward rank.
         wait: while a task is in progress, offer to let the moment pass until the next end or entry (online only).
         dispatch: ``queue`` offers every device, whose queue the task joins; ``idle`` only those that run nothing, so
@@ -105,10 +105,9 @@ class Simulator:
         Raises:
             ConfigError: the instance needs more candidate slots than there are, or plan mode cannot know its times.
         """
-        if self.options.mode == PLAN and (instance.admission_cap or instance.noise_sigma):
+        if self.options.mode == PLAN and instance.noise_sigma:
             raise ConfigError(
-                f"instance {instance.name}: plan mode needs known entry times and durations; plan without noise and "
-                "admission cap, or use mode 'online'"
+                f"instance {instance.name}: plan mode needs known durations; plan without noise, or use mode 'online'"
             )
         needed = room_of([instance], self.options.window, self.options.scaling)
         if needed.slots > self.slots:
@@ -164,21 +163,23 @@ class Simulator:
         )
 
     def follow(self, row: int, solution: DagSchedule) -> int:
-        """Return the offered task that the schedule starts first, on its device type.
+        """Return, of the offered tasks that the schedule has on an offered device type, the one it starts first.
 
-        Online, that may be waiting: when the schedule starts the task after the next event would have been seen.
+        Online, that may be waiting: when the schedule starts the task after the next event would have been seen, or
+        has every offered task on devices that are not offered.
         """
         state, count = self.state, int(self.state.candidates[row])
-        task = state.candidate_task[row, :count]
-        pairs = count - 1 if task[-1] < 0 else count
-        chosen = task[:pairs][np.argmin(solution.start[task[:pairs]])]
-        if pairs < count and solution.start[chosen] >= state.next_event[row]:
-            return pairs
+        pairs = count - 1 if state.candidate_task[row, count - 1] < 0 else count
+        task, start = state.candidate_task[row, :pairs], solution.start[state.candidate_task[row, :pairs]]
         kinds = state.device_type[row, state.candidate_device[row, :pairs]]
-        agrees = (task[:pairs] == chosen) & (kinds == state.device_type[row, solution.device[chosen]])
-        if solution.point is not None and agrees.any():
-            agrees &= state.candidate_point[row, :pairs] == solution.point[chosen]
-        return int(np.argmax(agrees)) if agrees.any() else int(np.argmax(task[:pairs] == chosen))
+        agrees = kinds == state.device_type[row, solution.device[task]]
+        if pairs < count and not (start[agrees] < state.next_event[row]).any():
+            return pairs
+        if agrees.any():
+            start = np.where(agrees, start, np.inf)
+        if solution.point is None:
+            return int(np.argmin(start))
+        return int(np.lexsort((state.candidate_point[row, :pairs] != solution.point[task], start))[0])
 
     def snapshot(self) -> dict[str, Any]:
         """Return copies of all arrays by name."""

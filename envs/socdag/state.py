@@ -110,7 +110,7 @@ class State(NamedTuple):
     inside: I32  # (B,) jobs that entered and are unfinished
     job_left: I32  # (B, J) unfinished tasks (plan mode: unplaced)
     job_work_left: F64  # (B, J) least duration of the job's unplaced tasks
-    latency: F64  # (B, J) lower estimate of the job's latency; the true latency once finished
+    latency: F64  # (B, J) estimate of the job's latency, a lower bound in plan mode only; true once it ended
     work: F64  # (B,) duration of placed plus least duration of unplaced tasks (single jobs)
     energy: F64  # (B,) watts times time units of placed tasks
     cost: F64  # (B,)

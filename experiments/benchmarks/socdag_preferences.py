@@ -29,6 +29,8 @@ from schedrl.schedulers import Scheduler
 __all__ = ["FIXED", "STEERED", "front", "hypervolume", "instances_of", "main", "measure", "weight_grid"]
 
 STEERED = ("socdag/weighted-heft", "socdag/ppo-preference")
+# Trained on single workflows of devices with one operating point each.
+_ONLY_AGENTIC = ("socdag/ppo-preference",)
 HEFT = "socdag/heft"
 FIXED = (HEFT, "socdag/edp-heft", "socdag/edp-heft-relative", "socdag/etf-finish-online")
 _OBJECTIVES = {"agentic": ("latency", "energy_j", "cost_usd"), "dvfs": ("latency", "energy_j")}
@@ -133,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("socdag_preferences.csv"))
     parser.add_argument("--quick", action="store_true", help="one small instance of each kind, a coarse grid")
-    parser.add_argument("--instances", type=int, default=5)
+    parser.add_argument("--instances", type=int, default=10)
     parser.add_argument("--steps", type=int, default=10, help="of the grid of weights")
     parser.add_argument("--steered", default=",".join(STEERED), help="schedulers that read the preference")
     options = parser.parse_args(arguments)
@@ -143,11 +145,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[dict[str, object]] = []
     panels = []
     for kind, names in _OBJECTIVES.items():
-        instances = instances_of(kind, count, jobs or {"agentic": 6, "dvfs": 40}[kind])
+        instances = instances_of(kind, count, {"agentic": 1, "dvfs": jobs or 40}[kind])
         grid = weight_grid(len(names), steps)
         found = {
             name: measure(scheduler, instances, grid if name in steered else grid[:1], names)
             for name, scheduler in schedulers.items()
+            if kind == "agentic" or name not in _ONLY_AGENTIC
         }
         unit = found[HEFT][0]
         for name, points in found.items():

@@ -72,6 +72,10 @@ def train(
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder, as written by train.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Bundle to write, NAME.schedrl.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Play with another option of the simulator.", metavar="NAME=VALUE"),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write the best policy of a run as one file that runs without torch.
@@ -79,6 +83,8 @@ def export(
     For example:
 
         schedrl export runs/first --out first.schedrl
+
+        schedrl export runs/dags --out dags.schedrl --set window=8
     """
     from schedrl.errors import ConfigError
 
@@ -87,9 +93,10 @@ def export(
     if out.suffix != ".schedrl":
         raise ConfigError(f"--out {out}: expected a name ending in .schedrl")
 
+    from schedrl.cli.settings import plain_values
     from schedrl.export.bundle import export_run
 
-    summary = export_run(run, out)
+    summary = export_run(run, out, simulator=plain_values(settings or []))
     if as_json:
         emit_json({"bundle": str(out), **summary})
     else:

@@ -35,10 +35,11 @@ TOLERANCE = 1e-4
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip archive can name
 
 
-def export_run(run: Path, out: Path) -> dict[str, Any]:
+def export_run(run: Path, out: Path, *, simulator: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Write the best policy of a run folder as a bundle and return a summary of it.
 
-    A run that is still going, or was interrupted, exports what it has.
+    A run that is still going, or was interrupted, exports what it has. ``simulator`` overrides options of the
+    simulator that the policy trained in, where it plays better with others.
 
     Raises:
         ConfigError: the folder lacks ``best.pt`` or ``config.yaml``, or one of them is damaged.
@@ -54,7 +55,8 @@ def export_run(run: Path, out: Path) -> dict[str, Any]:
         "validation_reference": config.validation.reference or "bound",
     }
     provenance = _provenance(run, config, best["steps"])
-    write_bundle(network, family, out, provenance=provenance, quality=quality, simulator=config.simulator)
+    options = {**config.simulator, **(simulator or {})}
+    write_bundle(network, family, out, provenance=provenance, quality=quality, simulator=options)
     manifest = read_manifest(out)
     return {
         "family": family.name,

@@ -189,6 +189,25 @@ def test_compare_writes_its_files_and_resumes(schedrl: Callable[..., Done], tmp_
     assert (out / "results.csv").read_bytes() == before
 
 
+def test_compare_takes_several_suites_and_says_which_a_row_is_from(
+    schedrl: Callable[..., Done], tmp_path: Path
+) -> None:
+    shops, out = tmp_path / "shops", tmp_path / "out"
+    schedrl("generate", "jobshop", "-g", "uniform", "--set", "jobs=4", "--set", "machines=3", "-n", 2, "-o", shops)
+    done = schedrl("compare", "jobshop", "--suite", f"ft,{shops}", "--schedulers", "spt", "--out", out, "--json")
+    assert done.code == 0, done.err
+    assert done.json["suite"] == "fisher-thompson,shops"
+    with (out / "results.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["objective"] == "makespan"]
+    assert sorted((row["suite"], row["instance"].partition("-")[0]) for row in rows) == [
+        ("fisher-thompson", "ft06"),
+        ("fisher-thompson", "ft10"),
+        ("fisher-thompson", "ft20"),
+        ("shops", "uniform"),
+        ("shops", "uniform"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -274,9 +293,11 @@ def test_train_export_inspect_and_play(schedrl: Callable[..., Done], tmp_path: P
 def test_inspect_shows_instances(schedrl: Callable[..., Done], tmp_path: Path) -> None:
     path = tmp_path / "shop.txt"
     path.write_text("2 2\n0 3 1 2\n1 4 0 1\n", encoding="utf-8")
-    (row,) = schedrl("inspect", path, "--json").json["instances"]
+    family = ("--family", "jobshop")
+    (row,) = schedrl("inspect", path, *family, "--json").json["instances"]
     assert row["name"] == "shop" and row["longest-job bound"] == 5
-    assert "shop" in schedrl("inspect", path).out
+    assert "shop" in schedrl("inspect", path, *family).out
+    assert_one_line_error(schedrl("inspect", path), "not a bundle; name the family of its instances with --family")
 
 
 def test_internal_errors_are_distinct(schedrl: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,12 @@ import pytest
 
 import schedrl
 from schedrl.envs.jobshop.env import JobShopEnv, JobShopVectorEnv
+from schedrl.envs.jobshop.family import FAMILY
 from schedrl.envs.jobshop.generators import uniform
 from schedrl.envs.jobshop.instance import JobShopInstance
 from schedrl.envs.jobshop.solution import check
+from schedrl.envs.socdag.env import SocDagVectorEnv
+from schedrl.envs.socdag.generators import topcuoglu
 from schedrl.errors import ConfigError
 
 TWO_BY_TWO = JobShopInstance.from_jobs([[(0, 3), (1, 2)], [(0, 1), (1, 4)]], name="two")
@@ -180,3 +183,28 @@ def test_plain_maskable_ppo_trains_out_of_the_box(batched: bool) -> None:
     assert any((now != then).any() for now, then in zip(model.policy.parameters(), before, strict=True))
     assert len(model.ep_info_buffer or ()) > 10
     assert all(-3.0 < episode["r"] <= 0.0 for episode in model.ep_info_buffer or ())
+
+
+def test_padded_graphs_have_room_for_every_graph_of_a_size() -> None:
+    # Random graphs of one size differ in their edges; the first one drawn may be the smallest.
+    env = SocDagVectorEnv(2, generator="topcuoglu", size={"tasks": 6, "devices": 2}, observation="full")
+    room = env.observation_space["edge_type"].shape[1]  # type: ignore[index]
+    assert room == 6 * 5 + 2 * 6 * 2, "every pair of tasks and every pair of task and device, both ways"
+    edges = set()
+    for seed in range(30):
+        observation, _ = env.reset(seed=seed)
+        edges |= set(observation["sizes"][:, 1].tolist())
+        assert env.observation_space.contains(observation)
+    assert len(edges) > 5 and max(edges) <= room
+    # Where a family says nothing, the first graph's own edges are the room.
+    shops = JobShopVectorEnv(1, instances=[TWO_BY_TWO, ONE_MACHINE], observation="full")
+    own = [FAMILY.static_graph(instance).edge_index.shape[1] for instance in (TWO_BY_TWO, ONE_MACHINE)]
+    assert FAMILY.most_edges is None
+    assert shops.observation_space["edge_type"].shape[1] == max(own)  # type: ignore[index]
+
+
+def test_an_instance_beyond_the_room_of_padded_graphs_is_refused_in_one_line() -> None:
+    env = SocDagVectorEnv(1, size={"tasks": 4, "devices": 2}, observation="full")
+    larger = topcuoglu(np.random.default_rng(0), tasks=9, devices=2)
+    with pytest.raises(ConfigError, match=r"observation 'full': .* nodes and edges, the space has room for"):
+        env.reset(seed=0, options={"instances": [larger]})

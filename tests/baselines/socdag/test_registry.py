@@ -17,7 +17,7 @@ from schedrl.envs.socdag.structured import canonical
 from schedrl.schedulers import SchedulerSpec, get_scheduler
 
 # Solvers get their own property tests; here each would take its whole time limit for every example.
-SEARCHES = ("cp-sat", "cp-sat-rolling", "annealing", "ppo", "ppo-sample")
+SEARCHES = ("cp-sat", "cp-sat-rolling", "annealing", "ppo", "ppo-sample", "ppo-preference")
 HEURISTICS = [spec for spec in SCHEDULERS if spec.name.partition("/")[2] not in SEARCHES]
 # Fewer than elsewhere by default: every example is scheduled by some forty schedulers.
 EXAMPLES = int(os.environ.get("SCHEDRL_EXAMPLES", "25"))
@@ -27,8 +27,8 @@ def test_names_are_unique_and_the_promised_ones_exist() -> None:
     names = [spec.name for spec in SCHEDULERS]
     assert len(names) == len(set(names))
     lists = "heft cpop peft lookahead dls etf-start etf-finish mct met olb min-min max-min sufferage duplex fastest bil"
-    online = "heft-rt met-online eft-online etf-finish-online"
-    others = "edp-heft edf edf-admission cp-sat cp-sat-rolling annealing ppo ppo-sample"
+    online = "heft-rt met-online eft-online etf-finish-online etf-finish-hold"
+    others = "edp-heft edf edf-admission cp-sat cp-sat-rolling annealing ppo ppo-sample ppo-preference"
     promised = {f"socdag/{name}" for group in (lists, online, others) for name in group.split()}
     assert promised <= set(names)
     assert get_scheduler("socdag/heft-rt").information == "online"

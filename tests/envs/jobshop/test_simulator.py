@@ -16,6 +16,7 @@ from schedrl.envs.jobshop.simulator import Generation, Simulator
 from schedrl.envs.jobshop.solution import check, objectives
 from schedrl.errors import ConfigError
 from schedrl.graphs import DecisionBatch
+from schedrl.schedulers import get_scheduler
 
 GENERATIONS: tuple[Generation, ...] = get_args(Generation)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -362,3 +363,29 @@ def test_times_near_the_largest_allowed_stay_exact(generation: Generation) -> No
     schedule = simulator.solution(0)
     assert check(JobShopInstance.from_jobs(jobs, name="big"), schedule) == []
     assert schedule.start_time.max() + big >= simulator.objective(0) >= 2 * big
+
+
+@pytest.mark.parametrize("name", ["jobshop/cp-sat", "jobshop/spt-twkr", "jobshop/lpt"])
+@pytest.mark.parametrize("generation", [generation for generation in GENERATIONS if generation != "non-delay"])
+def test_a_followed_schedule_is_no_longer_than_its_teacher(generation: Generation, name: str) -> None:
+    # Operations in order of their starts, each as early as it can: none comes later than in the schedule. Without
+    # delays, though, an optimal schedule may be out of reach.
+    rng = np.random.default_rng(4)
+    for instance in (uniform(rng, jobs=5, machines=4), recirculating(rng, jobs=4, machines=3)):
+        teacher = get_scheduler(name).make().schedule(instance, time_limit_s=2.0, rng=np.random.default_rng(0))
+        simulator = Simulator([instance], 1, generation=generation)
+        while not simulator.finished(0):
+            step(simulator, simulator.follow(0, teacher.solution))  # type: ignore[arg-type]
+        followed = simulator.solution(0)
+        assert check(instance, followed) == []
+        assert simulator.objective(0) <= teacher.objective
+
+
+@given(SEEDS)
+def test_following_an_active_schedule_rebuilds_it(seed: int) -> None:
+    instance = uniform(np.random.default_rng(seed), jobs=4, machines=3)
+    teacher, student = (Simulator([instance], 1, generation="active") for _ in range(2))
+    list(play(teacher, np.random.default_rng(seed)))
+    while not student.finished(0):
+        step(student, student.follow(0, teacher.solution(0)))
+    assert student.solution(0) == teacher.solution(0)

@@ -59,7 +59,7 @@ def test_noise_changes_nothing_else() -> None:
         ({"spread": 1.0}, "option spread: 1.0, expected 0 to below 1"),
         ({"noise_sigma": -1.0}, "option noise_sigma: -1.0"),
         ({"against": "nobody"}, "option against: 'nobody', expected one of cpop, fastest, heft, "),
-        ({"tasks": 9}, "options tasks, devices: 9 x 5, expected one of 3 x 3, 3 x 5, 4 x 3, 4 x 5, 5 x 3, 5 x 4, 5 x 5"),
+        ({"tasks": 9}, "options tasks, devices: 9 x 5, expected one of 3 x 3, 3 x 5, 4 x 3, 4 x 5, 5 x 3, "),
         ({"against": "min-min", "devices": 3}, "options tasks, devices: 5 x 3, expected one of 3 x 3, 4 x 5"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,17 +12,17 @@ from strategies import instances
 
 from schedrl.devices import Device, Link
 from schedrl.envs.socdag.instance import SocDagInstance
-from schedrl.envs.socdag.simulator import Simulator
+from schedrl.envs.socdag.simulator import Dispatch, Simulator
 
 SEEDS = st.integers(0, 2**32 - 1)
 
 
 @st.composite
 def worlds(draw: st.DrawFn, *, online: bool = True) -> SocDagInstance:
-    """Draw an instance with everything that the simulator supports; plan mode knows no noise and no admission cap."""
+    """Draw an instance with everything that the simulator supports; plan mode knows no noise."""
     noise = online and draw(st.booleans())
     instance = draw(instances(max_tasks=6, jobs=3, noise=noise, capacity=True, memory=True, contention=True))
-    return dataclasses.replace(instance, admission_cap=draw(st.integers(0, 2))) if online else instance
+    return dataclasses.replace(instance, admission_cap=draw(st.integers(0, 2)))
 
 
 class Reference:
@@ -142,13 +143,30 @@ class Online(Reference):
             free = max(self.now, self.start[task] + taken) if begun else max(free, self.arrival[task]) + taken
         return free
 
+    def idle(self, device: int) -> bool:
+        """Whether a device runs nothing and at most one task waits on it for its inputs."""
+        done = self.done()
+        left = [task for task in self.queue[device] if task not in done]
+        return len(left) < 2 and not any(task in self.start for task in left)
+
     def finish(self, task: int, device: int, point: int) -> float:
         begin = max(self.free(device), self.data(task, device, book=False), self.now)
         return begin + self.expected(task, device, point)
 
 
 class Plan(Reference):
-    """A schedule of expected times, where a task goes into the first gap."""
+    """A schedule of expected times, where a task goes into the first gap; jobs are planned one after another."""
+
+    def admit(self) -> None:
+        """Let the next job enter once all tasks of those before it are placed, when the plan says it may."""
+        j, release, cap = len(self.entry), self.instance.release_time, self.instance.admission_cap
+        if j == self.instance.jobs or len(self.device) < self.instance.job_offset[j]:
+            return
+        self.entry[j] = float(release[j])
+        if j and cap:
+            leaves = sorted(max(self.end[t] for t, job in enumerate(self.job) if job == k) for k in range(j))
+            due = self.entry[j - 1] + float(release[j] - release[j - 1])
+            self.entry[j] = max(due, leaves[j - cap]) if j >= cap else due
 
     def finish(self, task: int, device: int, point: int) -> float:
         taken, ready = self.expected(task, device, point), self.data(task, device, book=False)
@@ -171,52 +189,82 @@ def step(simulator: Simulator, action: int) -> None:
     simulator.step(np.array([action], np.int32), np.zeros(1, np.float32), np.zeros(1, np.bool_))
 
 
-def assert_offers(
-    reference: Online | Plan, pairs: list[tuple[int, int, int, float]], known: set[int], window: int, dvfs: bool
-) -> None:
-    """Compare the offered tasks with the ready ones, and each type's offer with the best of its devices."""
+def place_of(reference: Reference) -> Callable[[int], tuple[int, float]]:
+    """Return the key that the window is sorted by: online the job, then the upward rank."""
     instance, tables = reference.instance, reference.instance.tables
     rows = tables.graph_offset[instance.job_graph][instance.flat.job] + np.arange(instance.tasks)
     rank = tables.upward_rank[rows - instance.job_offset[instance.flat.job]]
-    ready = reference.ready(known)
-
-    def place(task: int) -> tuple[int, float]:
-        return reference.job[task] if isinstance(reference, Online) else 0, -float(rank[task])
-
-    tasks = list(dict.fromkeys(task for task, *_ in pairs))
-    assert set(tasks) <= set(ready)
-    assert [place(task) for task in tasks] == sorted(map(place, ready))[:window]
-    expected = []
-    for task in tasks:
-        for kind in range(len(instance.platform.devices)):
-            lanes = np.flatnonzero(instance.device_type == kind).tolist()
-            if np.isfinite(instance.flat.duration[task, lanes[0]]):
-                points = int(instance.operating_points[2][lanes[0]]) if dvfs else 1
-                for point in range(points):
-                    best = min(reference.finish(task, lane, point) for lane in lanes)
-                    expected.append((task, kind, point, best))
-    assert [(t, int(instance.device_type[d]), k, f) for t, d, k, f in pairs] == expected
-    for task, device, point, finish in pairs:
-        assert reference.finish(task, device, point) == finish
+    return lambda task: (reference.job[task] if isinstance(reference, Online) else 0, -float(rank[task]))
 
 
-@given(worlds(), st.integers(1, 8), st.booleans(), st.booleans(), SEEDS)
-def test_online_events_equal_a_plain_reference(
-    instance: SocDagInstance, window: int, wait: bool, dvfs: bool, seed: int
+def assert_offers(
+    reference: Online | Plan, simulator: Simulator, known: set[int], dvfs: bool, idle_only: bool = False
 ) -> None:
-    simulator = Simulator([instance], 1, window=window, wait=wait, dvfs=dvfs, skip_forced=False)
-    reference, rng, waited = Online(instance), np.random.default_rng(seed), False
+    """Compare the offered tasks with the ready ones, and each type's offer with the best of its devices."""
+    instance, state, place = reference.instance, simulator.state, place_of(reference)
+    pairs = [item for item in offers(simulator) if item[0] >= 0]
+    listed = state.ready[0, : state.readies[0]].tolist()
+    assert sorted(listed) == reference.ready(known)
+    assert list(map(place, listed)) == sorted(map(place, listed))
+    expected, best = [], []
+    for task in listed[: simulator.options.window]:
+        job = reference.job[task]
+        row = instance.tables.graph_offset[instance.job_graph[job]] + task - instance.job_offset[job]
+        finish: dict[tuple[int, int], dict[int, float]] = {}  # of (type, point) by device
+        for lane, kind in enumerate(instance.device_type.tolist()):
+            if np.isfinite(instance.flat.duration[task, lane]):
+                for point in range(int(instance.operating_points[2][lane]) if dvfs else 1):
+                    finish.setdefault((kind, point), {})[lane] = reference.finish(task, lane, point)
+        everywhere = [(end, lane) for ends in finish.values() for lane, end in ends.items()]
+        least = min(everywhere)[0], min(end + instance.tables.tail[row, lane] for end, lane in everywhere)
+        for (kind, point), ends in finish.items():
+            allowed = [end for lane, end in ends.items() if not idle_only or idle(reference, lane)]
+            if allowed:
+                expected.append((task, kind, point, min(allowed)))
+                best.append(least)
+    assert [(t, int(instance.device_type[d]), k, f) for t, d, k, f in pairs] == expected
+    for task, device, point, end in pairs:
+        assert reference.finish(task, device, point) == end
+        assert not idle_only or idle(reference, device)
+    slots = slice(0, len(pairs))
+    assert list(zip(state.best_finish[0, slots].tolist(), state.best_path[0, slots].tolist(), strict=True)) == best
+
+
+def idle(reference: Online | Plan, device: int) -> bool:
+    assert isinstance(reference, Online)
+    return reference.idle(device)
+
+
+def assert_nothing_to_offer(reference: Online, window: int) -> None:
+    """Check that no task that is within the window, however ties are broken, has an idle device."""
+    place, ready = place_of(reference), reference.ready(reference.done())
+    for task in ready:
+        if sum(place(other) <= place(task) for other in ready) <= window:
+            supported = np.flatnonzero(np.isfinite(reference.instance.flat.duration[task])).tolist()
+            assert not any(reference.idle(device) for device in supported)
+
+
+@given(worlds(), st.integers(1, 8), st.booleans(), st.booleans(), st.sampled_from(["queue", "idle"]), SEEDS)
+def test_online_events_equal_a_plain_reference(
+    instance: SocDagInstance, window: int, wait: bool, dvfs: bool, dispatch: Dispatch, seed: int
+) -> None:
+    simulator = Simulator([instance], 1, window=window, wait=wait, dvfs=dvfs, dispatch=dispatch, skip_forced=False)
+    reference, rng, waited, idle_only = Online(instance), np.random.default_rng(seed), False, dispatch == "idle"
     while len(reference.done()) < instance.tasks:
         reference.settle()
-        if waited or not reference.ready(reference.done()):
+        passed = idle_only and (simulator.finished(0) or simulator.state.now[0] > reference.now)
+        if waited or passed or not reference.ready(reference.done()):
+            if passed and not waited:
+                assert_nothing_to_offer(reference, window)
             reference.now, waited = reference.next_event(), False
             if reference.now == np.inf:
                 break
             continue
         assert simulator.state.now[0] == reference.now
         offered = offers(simulator)
-        assert (offered[-1][0] < 0) == (wait and bool(np.isfinite(reference.next_event())))
-        assert_offers(reference, [item for item in offered if item[0] >= 0], reference.done(), window, dvfs)
+        # Only for what is in progress can one wait: nobody foresees when jobs enter.
+        assert (offered[-1][0] < 0) == (wait and len(reference.device) > len(reference.done()))
+        assert_offers(reference, simulator, reference.done(), dvfs, idle_only)
         action = int(rng.integers(len(offered)))
         waited = offered[action][0] < 0
         if not waited:
@@ -235,10 +283,10 @@ def test_online_events_equal_a_plain_reference(
 def test_plans_equal_a_plain_insertion_reference(instance: SocDagInstance, window: int, dvfs: bool, seed: int) -> None:
     simulator = Simulator([instance], 1, mode="plan", window=window, dvfs=dvfs, skip_forced=False)
     reference, rng = Plan(instance), np.random.default_rng(seed)
-    reference.entry = dict(enumerate(instance.release_time.tolist()))
     while not simulator.finished(0):
+        reference.admit()
         pairs = offers(simulator)
-        assert_offers(reference, pairs, set(reference.device), window, dvfs)
+        assert_offers(reference, simulator, set(reference.device), dvfs)
         action = int(rng.integers(len(pairs)))
         task, device, point, finish = pairs[action]
         reference.commit(task, device, point)
@@ -246,6 +294,7 @@ def test_plans_equal_a_plain_insertion_reference(instance: SocDagInstance, windo
         reference.end[task] = finish
         step(simulator, action)
     assert simulator.solution(0).start.tolist() == [reference.start[task] for task in range(instance.tasks)]
+    assert simulator.solution(0).entry.tolist() == pytest.approx(list(reference.entry.values()), rel=1e-12)
 
 
 def test_a_task_that_waits_for_its_inputs_does_not_hold_up_those_behind_it() -> None:
@@ -261,6 +310,38 @@ def test_a_task_that_waits_for_its_inputs_does_not_hold_up_those_behind_it() -> 
     assert offers(simulator)[0] == (2, 1, 0, 11 + 3 + 4)  # expected behind b, as placed
     step(simulator, 0)
     assert simulator.solution(0).start.tolist() == [0, 11, 2]
+
+
+def test_idle_dispatch_keeps_a_task_uncommitted_so_that_a_later_one_overtakes_it() -> None:
+    # One gpu, on which x runs until 4. The first job's b is ready at 1, but must wait; the second job enters at 2.
+    job = graph([[INF, 4], [1, INF], [INF, 6]], [(1, 2, 0)])
+    late = graph([[INF, 1]])
+    instance = soc(job, late, job_graph=np.array([0, 1]), release=np.array([0.0, 2.0]))
+    simulator = Simulator([instance], 1, dispatch="idle", skip_forced=False)
+    for task in (0, 1):
+        step(simulator, [offered for offered, *_ in offers(simulator)].index(task))
+    # Neither b at 1 nor the second job at 2 is a decision: the gpu is busy until 4.
+    assert simulator.state.now[0] == 4
+    assert [task for task, *_ in offers(simulator)] == [2, 3]
+    step(simulator, 1)
+    assert simulator.state.now[0] == 5
+    step(simulator, 0)
+    assert simulator.solution(0).start.tolist() == [0, 0, 5, 4]
+
+
+def test_an_idle_device_that_waits_for_inputs_takes_one_more_task_and_no_third() -> None:
+    # b's 9 bytes from the cpu reach the gpu at 2 + 9 = 11; meanwhile c may run there, but d is no longer offered.
+    job = graph([[2, INF], [INF, 3], [2, 4], [2, 4]], [(0, 1, 9), (0, 2, 1), (0, 3, 1)])
+    instance = soc(job, link=Link(latency_s=0.0, bandwidth_bytes_per_s=1.0))
+    simulator = Simulator([instance], 1, dispatch="idle", skip_forced=False)
+    step(simulator, 0)
+    assert simulator.state.now[0] == 2
+    step(simulator, [(task, device) for task, device, *_ in offers(simulator)].index((1, 1)))
+    pairs = {(task, device) for task, device, *_ in offers(simulator) if task >= 0}
+    assert pairs == {(2, 0), (2, 1), (3, 0), (3, 1)}
+    step(simulator, [(task, device) for task, device, *_ in offers(simulator)].index((2, 1)))
+    assert [(task, device) for task, device, *_ in offers(simulator) if task >= 0] == [(3, 0)]
+    assert simulator.state.best_finish[0, 0] == 4
 
 
 def test_the_admission_cap_delays_entries_until_a_job_ends() -> None:

@@ -21,7 +21,14 @@ CANDIDATE = {feature.name: column for column, feature in enumerate(FEATURES.cand
 CONTEXT = {feature.name: column for column, feature in enumerate(FEATURES.context)}
 NODE = {feature.name: column for column, feature in enumerate(FEATURES.node)}
 SEEDS = st.integers(0, 2**32 - 1)
-OPTIONS = st.fixed_dictionaries({"window": st.integers(1, 8), "wait": st.booleans(), "dvfs": st.booleans()})
+OPTIONS = st.fixed_dictionaries(
+    {
+        "window": st.integers(1, 8),
+        "wait": st.booleans(),
+        "dispatch": st.sampled_from(["queue", "idle"]),
+        "dvfs": st.booleans(),
+    }
+)
 
 
 @st.composite

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from dataclasses import FrozenInstanceError
 from typing import Any
 
@@ -128,6 +130,22 @@ def test_links_may_start_and_end_at_a_shared_memory() -> None:
     assert Platform(devices=(GPU,), counts=(1,), links=links, memory="dram").link("dram", "gpu") is link
     with pytest.raises(ConfigError, match="unknown device type 'dram'"):
         Platform(devices=(GPU,), counts=(1,), links=links)
+
+
+def test_pickled_devices_and_platforms_come_back_equal_and_unchangeable() -> None:
+    link = Link(latency_s=1e-6, bandwidth_bytes_per_s=5e9)
+    cpu = Device(name="cpu", power_states=(PowerState(name="full", power_w=65.0),), capacity=4, price_usd_per_h=0.1)
+    links = {("gpu", "dram"): link, ("dram", "gpu"): link, ("cpu", "dram"): link, ("dram", "cpu"): link}
+    platform = Platform(devices=(GPU, cpu), counts=(2, 1), links=links, memory="dram")
+    for item in (GPU, cpu, link, platform):
+        assert pickle.loads(pickle.dumps(item)) == item
+        assert copy.deepcopy(item) == item
+    again = pickle.loads(pickle.dumps(platform))
+    assert list(again.links) == list(platform.links)
+    with pytest.raises(TypeError):
+        again.links["cpu", "gpu"] = link
+    with pytest.raises(TypeError):
+        again.devices[0].flops_per_s["bf16"] = 1.0
 
 
 def test_devices_and_platforms_cannot_be_changed() -> None:

@@ -95,7 +95,7 @@ def test_bad_lessons_and_weights_are_refused(tmp_path: Path, tiny: dict[str, Any
         demonstrate(family, [wrong], {}, discount=1.0, rng=np.random.default_rng(0))
     with pytest.raises(ConfigError, match=r"imitation\.lessons: no instances"):
         demonstrate(family, [], {}, discount=1.0, rng=np.random.default_rng(0))
-    with pytest.raises(ConfigError, match="no-such.pt"):
+    with pytest.raises(ConfigError, match=r"no-such\.pt"):
         train(parse_config(tiny | {"initial_weights": "no-such.pt"}), tmp_path / "run", progress=False)
     with pytest.raises(ConfigError, match="teecher"):
         parse_config(tiny | {"imitation": {"lessons": [{"teecher": "jobshop/spt"}]}})
