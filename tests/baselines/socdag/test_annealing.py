@@ -41,7 +41,7 @@ def test_beats_the_list_schedules_on_tiled_graphs(name: str, reached: float) -> 
     assert result.objective is not None and result.objective <= reached
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(instances(max_tasks=4, max_devices=3, capacity=True, memory=True))
 def test_reaches_the_optimum_of_tiny_jobs(instance: SocDagInstance) -> None:
     result = anneal(instance, 8000)
