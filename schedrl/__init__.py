@@ -1,11 +1,11 @@
 """Learned and classical scheduling on the field's own benchmarks.
 
-Importing the package registers its gymnasium environments and loads nothing heavy.
+Importing the package registers its gymnasium environments, now or when gymnasium comes, and loads nothing heavy.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
-from schedrl.registration import register_environments
+from schedrl.registration import register_with_gymnasium
 
 __all__ = ["__version__"]
 
@@ -14,4 +14,4 @@ try:
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
-register_environments()
+register_with_gymnasium()
