@@ -1,4 +1,4 @@
-"""The shipped policies play every kind of instance they are for; a bundle that is not there skips its tests."""
+"""The shipped policies play every kind of instance they are for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from schedrl.schedulers import Result, Scheduler, get_scheduler
 pytest.importorskip("onnxruntime")
 WEIGHTS = Path(package.__file__).parent / "weights"
 PLANNER = WEIGHTS / "socdag.schedrl"
-needs_planner = pytest.mark.skipif(not PLANNER.is_file(), reason=f"{PLANNER.name} is not shipped yet")
 
 
 def solved(scheduler: Scheduler, instance: SocDagInstance, seed: int = 0) -> Result:
@@ -76,7 +75,6 @@ def test_a_plan_without_noise_comes_true(communication: str) -> None:
     assert check(instance, executed) == []
 
 
-@needs_planner
 @pytest.mark.parametrize("name", ["ppo", "ppo-sample"])
 def test_valid_schedules_of_single_jobs_with_decisions_counted(name: str) -> None:
     scheduler = named(name)
@@ -88,14 +86,12 @@ def test_valid_schedules_of_single_jobs_with_decisions_counted(name: str) -> Non
     assert solved(scheduler, canonical()).objective <= 80.0
 
 
-@needs_planner
 def test_what_is_decided_does_not_depend_on_hidden_noise() -> None:
     first, second = (solved(named("ppo"), noisy(noise=sign * noisy().noise)) for sign in (1.0, -1.0))  # type: ignore[operator]
     np.testing.assert_array_equal(first.solution.device, second.solution.device)  # type: ignore[attr-defined]
     assert first.objective != second.objective
 
 
-@needs_planner
 def test_greedy_plans_repeat_and_sampled_ones_follow_the_seed() -> None:
     instance = topcuoglu(np.random.default_rng(3), tasks=40, devices=4)
     assert solved(named("ppo"), instance, 0).solution == solved(named("ppo"), instance, 1).solution
@@ -103,7 +99,6 @@ def test_greedy_plans_repeat_and_sampled_ones_follow_the_seed() -> None:
     assert first == again
 
 
-@needs_planner
 def test_greedy_plans_are_shorter_than_heft_on_average() -> None:
     rng, ratio = np.random.default_rng(77), []
     scheduler, heft = named("ppo"), named("heft")
@@ -113,7 +108,6 @@ def test_greedy_plans_are_shorter_than_heft_on_average() -> None:
     assert np.mean(ratio) < 1.0
 
 
-@needs_planner
 def test_sampled_plans_are_on_average_shorter_than_greedy_ones() -> None:
     rng, greedy, sampled = np.random.default_rng(78), [], []
     for _ in range(4):
@@ -123,7 +117,6 @@ def test_sampled_plans_are_on_average_shorter_than_greedy_ones() -> None:
     assert np.mean(sampled) < np.mean(greedy)
 
 
-@needs_planner
 def test_a_bundle_of_ones_own_plays_the_same() -> None:
     instance = load_instance("lu-4")
     own = get_scheduler(f"socdag/ppo@{PLANNER}")
@@ -144,15 +137,13 @@ def crowd() -> SocDagInstance:
     )
 
 
-@pytest.mark.parametrize("weights", ["socdag-stream", "socdag-stream-3pe", "socdag-stream-16pe"])
-def test_streams_are_served_online(weights: str) -> None:
+@pytest.mark.parametrize("weights", ["socdag-stream", "socdag-stream-3pe", "socdag"])
+def test_streams_are_served_or_planned_by_the_bundle_for_them(weights: str) -> None:
     bundle, rng = WEIGHTS / f"{weights}.schedrl", np.random.default_rng(5)
-    if not bundle.is_file():
-        pytest.skip(f"{bundle.name} is not shipped yet")
     make = {
         "socdag-stream": crowd,
         "socdag-stream-3pe": lambda: GENERATORS["stream-3pe"](rng, jobs=12, scale=60.0, noise_sigma=0.3),
-        "socdag-stream-16pe": lambda: GENERATORS["stream-16pe"](rng, jobs=12, scale=60.0),
+        "socdag": lambda: GENERATORS["stream-16pe"](rng, jobs=12, scale=60.0),
     }
     instance = make[weights]()
     result = solved(named("ppo"), instance)
