@@ -49,7 +49,7 @@ __all__ = [
 
 STATIC, ONLINE = "socdag/heft", "socdag/eft-online"
 RULES = (STATIC, ONLINE, "socdag/heft-rt", "socdag/etf-finish-online")
-POLICIES = ("socdag/ppo", "socdag/ppo-online")
+POLICIES = ("socdag/ppo",)
 SIGMAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0)
 _SEED = 20261001
 _GRAPHS = 25
