@@ -6,7 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
 DAG_OUT ?= out/demo-socdag
+MAP_OUT ?= out/demo-memmap
 DEMO_SCHEDULERS := jobshop/spt,jobshop/mwkr,jobshop/spt-twkr,jobshop/spt-twkr-both,jobshop/tabu,jobshop/cp-sat,jobshop/ppo,jobshop/ppo-sample
+MAP_SCHEDULERS := memmap/all-slow,memmap/xla,memmap/xla-annealing,memmap/milp-repair,memmap/priced,memmap/ppo,memmap/ppo-sample,memmap/hybrid
 DAG_SCHEDULERS := socdag/heft,socdag/peft,socdag/lookahead,socdag/min-min,socdag/annealing,socdag/cp-sat,socdag/ppo,socdag/ppo-sample
 
 # The demo runs the committed policy with onnxruntime and needs no torch: half the download of the rest.
@@ -18,7 +20,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    compare rules, searches, CP-SAT and trained policies; writes $(OUT)/ and $(DAG_OUT)/report.html"
+	@echo "make demo    compare rules, searches, CP-SAT and trained policies; writes report.html into $(OUT)/, $(DAG_OUT)/ and $(MAP_OUT)/"
 	@echo "make test    run the test suite"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   decisions per second and latency, as JSON"
@@ -26,10 +28,11 @@ help:
 demo: $(DEMO_STAMP)
 	$(BIN)/schedrl compare jobshop --suite demo --schedulers $(DEMO_SCHEDULERS) --time-limit 10 --no-resume --out $(OUT)
 	$(BIN)/schedrl compare socdag --suite demo --schedulers $(DAG_SCHEDULERS) --time-limit 5 --no-resume --out $(DAG_OUT)
-	@echo "reports: $(abspath $(OUT))/report.html $(abspath $(DAG_OUT))/report.html"
+	$(BIN)/schedrl compare memmap --suite demo --schedulers $(MAP_SCHEDULERS) --time-limit 5 --no-resume --out $(MAP_OUT)
+	@echo "reports: $(abspath $(OUT))/report.html $(abspath $(DAG_OUT))/report.html $(abspath $(MAP_OUT))/report.html"
 
 test: $(FULL_STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(FULL_STAMP)
 	$(BIN)/ruff check .
@@ -39,6 +42,7 @@ lint: $(FULL_STAMP)
 bench: $(FULL_STAMP)
 	$(BIN)/schedrl bench jobshop --json
 	$(BIN)/schedrl bench socdag --json
+	$(BIN)/schedrl bench memmap --json
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; schedrl needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 2; }

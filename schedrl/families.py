@@ -24,6 +24,7 @@ __all__ = [
     "Suite",
     "SuiteEntry",
     "family_names",
+    "game_names",
     "get_family",
 ]
 
@@ -31,6 +32,7 @@ __all__ = [
 _FAMILIES: dict[str, str] = {
     "jobshop": "schedrl.envs.jobshop.family:FAMILY",
     "socdag": "schedrl.envs.socdag.family:FAMILY",
+    "memmap": "schedrl.envs.memmap.family:FAMILY",
 }
 
 
@@ -217,6 +219,16 @@ class Family:
     # an instance writes no file.
     pictures: Mapping[str, Callable[[Any, Any, Path], None]] = field(default_factory=dict)
     comparison_pictures: Mapping[str, Callable[[Any, Mapping[str, Any], Path], None]] = field(default_factory=dict)
+    # Lines that say why a valid solution is as it is: (instance, solution, part of it by name or None for the whole).
+    explain: Callable[[Any, Any, str | None], list[str]] | None = None
+    # Other games over the family's problems, by the part of their name after ``FAMILY:``: the family again, with a
+    # simulator, features and generators of its own.
+    games: Mapping[str, Family] = field(default_factory=dict)
+
+    def objective_of(self, instance: Any) -> str:
+        """Return the primary objective of an instance: its own where it names one, or the family's."""
+        own: str = getattr(instance, "objective", self.objective)
+        return own
 
 
 def family_names() -> tuple[str, ...]:
@@ -224,14 +236,31 @@ def family_names() -> tuple[str, ...]:
     return tuple(_FAMILIES)
 
 
+def game_names() -> tuple[str, ...]:
+    """Return the names of all families, each followed by those of its other games, such as ``memmap:packing``."""
+    return tuple(name for family in _FAMILIES for name in (family, *(f"{family}:{game}" for game in _games(family))))
+
+
 def get_family(name: str) -> Family:
-    """Return a family by name, importing it on first use.
+    """Return a family by name, or another game of it by ``FAMILY:GAME``, importing it on first use.
 
     Raises:
-        UnknownNameError: no such family.
+        UnknownNameError: no such family or game.
     """
-    if name not in _FAMILIES:
+    plain, _, game = name.partition(":")
+    if plain not in _FAMILIES:
         raise UnknownNameError(f"unknown family {name!r}; choose from {', '.join(_FAMILIES)}")
-    module, _, attribute = _FAMILIES[name].partition(":")
+    module, _, attribute = _FAMILIES[plain].partition(":")
     family: Family = getattr(importlib.import_module(module), attribute)
-    return family
+    if not game:
+        return family
+    if game not in family.games:
+        known = ", ".join(f"{plain}:{other}" for other in family.games)
+        raise UnknownNameError(
+            f"unknown game {name!r} of family {plain}; " + (f"choose from {known}" if known else "it has no others")
+        )
+    return family.games[game]
+
+
+def _games(family: str) -> tuple[str, ...]:
+    return tuple(get_family(family).games)

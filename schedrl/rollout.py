@@ -109,7 +109,7 @@ class PolicyScheduler:
         if best is None:
             return Result(solution=None, objective=None, status="timeout", runtime_s=runtime, decisions=decisions)
         # A view may solve another instance than the one asked for, such as its expected durations.
-        objective = self._family.objectives(instance, best[1])[self._family.objective]
+        objective = self._family.objectives(instance, best[1])[self._family.objective_of(instance)]
         return Result(solution=best[1], objective=objective, status="feasible", runtime_s=runtime, decisions=decisions)
 
     def _best_of(

@@ -1,4 +1,7 @@
-"""The ``schedrl`` command: families, generate, solve, validate, compare, train, export, inspect, bench."""
+"""The ``schedrl`` command: families, generate, solve, validate, explain, compare, train, export, inspect, bench.
+
+Families may add commands of their own, see ``schedrl.cli.family_commands``.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ from typer.main import get_command
 
 from schedrl.cli.comparing import compare
 from schedrl.cli.console import fail, one_line
+from schedrl.cli.family_commands import family_group
 from schedrl.cli.inspection import inspect
 from schedrl.cli.listing import families, generate
 from schedrl.cli.runs import bench, export, train
-from schedrl.cli.solving import solve, validate
+from schedrl.cli.solving import explain, solve, validate
 from schedrl.errors import SchedrlError
 
 __all__ = ["EXIT_CODES", "app", "main"]
@@ -46,6 +50,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     generate,
     solve,
     validate,
+    explain,
     compare,
     train,
     export,
@@ -57,7 +62,8 @@ app = typer.Typer(
     name="schedrl",
     help=(
         "Reinforcement learning and classical methods for scheduling, side by side.\n\n"
-        "Start with `schedrl families`. Every command takes --json and prints one JSON object on stdout.\n\n"
+        "Start with `schedrl families`. Every command takes --json and prints one JSON object on stdout. "
+        "`schedrl FAMILY --help` lists the commands that a family adds.\n\n"
         "Exit codes:\n\n" + "\n".join(f"- {code}: {meaning}" for code, meaning in EXIT_CODES.items())
     ),
     rich_markup_mode="markdown",
@@ -94,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     try:
-        outcome: Any = get_command(app).main(arguments, prog_name="schedrl", standalone_mode=False)
+        outcome: Any = _run(arguments)
         sys.stdout.flush()
         # The framework turns an interrupt into this exit code, and says nothing.
         return fail("interrupted", as_json, code=130) if outcome == 130 else outcome or 0
@@ -111,6 +117,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return fail(f"this needs the module {_top_module(error)}: pip install 'schedrl[{extra}]'", as_json)
         traceback.print_exc()
         return fail(f"internal error: {type(error).__name__}: {one_line(str(error))}", as_json, code=3)
+
+
+def _run(arguments: list[str]) -> Any:
+    first = arguments[0] if arguments else "-"
+    known = first.startswith("-") or first in {command.__name__ for command in _COMMANDS}
+    # Families are imported only for a word that is no command of ours, so that --help stays fast.
+    if not known and (group := family_group(first)) is not None:
+        return group.main(arguments[1:], prog_name=f"schedrl {first}", standalone_mode=False)
+    return get_command(app).main(arguments, prog_name="schedrl", standalone_mode=False)
 
 
 def _top_module(error: ModuleNotFoundError) -> str:

@@ -52,8 +52,12 @@ def compare(
     from schedrl.evaluation.comparison import ComparisonOptions, compare
 
     found = find_family(family)
-    specs = find_schedulers(found, [name for name in schedulers.split(",") if name.strip()])
+    wanted = [name for name in schedulers.split(",") if name.strip()]
+    # Names are looked up before instances are read: a misspelt one should not wait for them.
+    specs = find_schedulers(found, wanted)
     name, entries = find_suites(found, suite)
+    if wanted == ["all"]:
+        specs = find_schedulers(found, wanted, found.objective_of(entries[0].instance))
     options = ComparisonOptions(
         out=out, suite=name, time_limit_s=time_limit, seeds=seeds, jobs=jobs, resume=resume, retry_failed=True
     )

@@ -40,10 +40,11 @@ def find_family(name: str) -> Family:
     return get_family(pick("family", name, family_names()))
 
 
-def find_schedulers(family: Family, names: Iterable[str]) -> list[SchedulerSpec]:
+def find_schedulers(family: Family, names: Iterable[str], objective: str = "") -> list[SchedulerSpec]:
     """Return scheduler specs; the ``family/`` prefix may be left out, ``@FILE`` plays the policy in a bundle.
 
-    The single name ``all`` stands for every scheduler of the family.
+    The single name ``all`` stands for every scheduler of the family, or every one that solves instances of an
+    ``objective``.
 
     Raises:
         UnknownNameError: no such scheduler, or one that plays no exported policy.
@@ -54,7 +55,8 @@ def find_schedulers(family: Family, names: Iterable[str]) -> list[SchedulerSpec]
     found = []
     names = list(names)
     if names == ["all"]:
-        return list(schedulers_of(family.name).values())
+        every = schedulers_of(family.name).values()
+        return [spec for spec in every if not objective or spec.objective in ("", objective)]
     for name in names:
         plain, at, bundle = name.strip().removeprefix(prefix).partition("@")
         if at and not Path(bundle).is_file():

@@ -1,4 +1,4 @@
-"""``schedrl solve`` and ``schedrl validate``: one instance, one solution, one independent verdict."""
+"""``schedrl solve``, ``validate`` and ``explain``: one instance, one solution, one independent verdict and its why."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import typer
 
 from schedrl.cli.arguments import FamilyName, JsonFlag, Seed, TimeLimit
 from schedrl.cli.console import emit_json, number, percent, print_fields
-from schedrl.errors import SolutionError
+from schedrl.errors import ConfigError, SolutionError
 
-__all__ = ["solve", "validate"]
+__all__ = ["explain", "solve", "validate"]
 
 _WARM_UP_LIMIT_S = 0.05
 
@@ -77,7 +77,7 @@ def _judged(family: Any, entry: Any, result: Any) -> dict[str, Any]:
     """Return what the checker, and not the scheduler, says about a result."""
     violations = ["no solution"] if result.solution is None else family.check(entry.instance, result.solution)
     values = {} if violations else family.objectives(entry.instance, result.solution)
-    value = values.get(family.objective)
+    value = values.get(family.objective_of(entry.instance))
     if value is not None and result.objective is not None and not math.isclose(value, result.objective):
         violations = [f"the scheduler reports {result.objective}, its solution has {value}"]
     bounds = [
@@ -171,6 +171,41 @@ def validate(
             print(f"  {violation}")
     else:
         print_fields([("checked", "valid"), *((name, number(value)) for name, value in values.items())])
+    raise typer.Exit(1 if violations else 0)
+
+
+def explain(
+    family: FamilyName,
+    instance: Annotated[str, typer.Argument(help="As for solve: file, FILE#NAME, SUITE/NAME, or NAME.")],
+    solution: Annotated[Path, typer.Argument(help="Solution JSON, as written by solve --out.")],
+    subject: Annotated[
+        str | None, typer.Option("--subject", "--buffer", help="Part of the solution, such as a buffer; all in short.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say why a valid solution is as it is, such as why a buffer stayed in slow memory.
+
+    Exit code 1 if the checker rejects the solution, whose violations are printed instead.
+
+    For example:
+
+        schedrl explain memmap program.json plan.json --buffer conv1
+    """
+    from schedrl.cli.names import find_family, find_instance
+
+    found = find_family(family)
+    if found.explain is None:
+        raise ConfigError(f"family {found.name} has no explanations")
+    entry = find_instance(found, instance)
+    answer = found.solution_type.from_json(_read(solution), source=str(solution))
+    violations = found.check(entry.instance, answer)
+    lines = [] if violations else found.explain(entry.instance, answer, subject)
+    if as_json:
+        report = {"family": family, "instance": entry.instance.name, "subject": subject}
+        emit_json({**report, "valid": not violations, "violations": violations, "explanation": lines})
+    else:
+        for line in ["INVALID", *(f"  {violation}" for violation in violations)] if violations else lines:
+            print(line)
     raise typer.Exit(1 if violations else 0)
 
 

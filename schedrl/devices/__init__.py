@@ -1,6 +1,8 @@
-"""Devices, the links between them, and how long work and transfers take on them."""
+"""Devices, the links between them, the layers of their memory, and how long work and transfers take on them."""
 
 from schedrl.devices.catalogue import CatalogueEntry, Figure, get_device, load_catalogue
+from schedrl.devices.memories import MemoryEntry, get_memory_device, load_memories
+from schedrl.devices.memory import MemoryDevice, MemoryLayer, memory_device_from_dict
 from schedrl.devices.platform import Device, Link, Platform, PowerState
 from schedrl.devices.serialisation import platform_from_dict, platform_to_dict
 
@@ -9,10 +11,16 @@ __all__ = [
     "Device",
     "Figure",
     "Link",
+    "MemoryDevice",
+    "MemoryEntry",
+    "MemoryLayer",
     "Platform",
     "PowerState",
     "get_device",
+    "get_memory_device",
     "load_catalogue",
+    "load_memories",
+    "memory_device_from_dict",
     "platform_from_dict",
     "platform_to_dict",
 ]

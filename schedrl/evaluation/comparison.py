@@ -79,12 +79,14 @@ def compare(
     call leaves its finished runs, which the next one with ``resume`` skips.
 
     Raises:
-        ConfigError: nothing to compare, a name given twice, or ``out`` holds another comparison.
+        ConfigError: nothing to compare, a name given twice, ``out`` holds another comparison, or instances of
+            different objectives or that a scheduler does not solve.
     """
     _require_distinct("instance", [entry.instance.name for entry in entries])
     _require_distinct("scheduler", [spec.name for spec in specs])
+    objective = _common_objective(family, entries, specs)
     _claim(family, options)
-    log = ResultLog(options.out / "results.csv", objective=family.objective, retry_failed=options.retry_failed)
+    log = ResultLog(options.out / "results.csv", objective=objective, retry_failed=options.retry_failed)
     keys = _keys(entries, specs, options)
     pending = [key for key in keys if key not in log.finished]
     with _progress(console, total=len(keys), done=len(keys) - len(pending)) as advance:
@@ -104,6 +106,17 @@ def compare(
     return summary
 
 
+def _common_objective(family: Family, entries: Sequence[SuiteEntry], specs: Sequence[SchedulerSpec]) -> str:
+    found = sorted({family.objective_of(entry.instance) for entry in entries})
+    if len(found) > 1:
+        raise ConfigError(f"the instances have different objectives, {' and '.join(found)}: compare them one by one")
+    objective = found[0] if found else family.objective
+    for spec in specs:
+        if spec.objective not in ("", objective):
+            raise ConfigError(f"{spec.name} solves problems of {spec.objective}, these instances are of {objective}")
+    return objective
+
+
 def _conclude(
     family: Family,
     entries: Sequence[SuiteEntry],
@@ -112,8 +125,9 @@ def _conclude(
     rows: Sequence[ResultRow],
 ) -> Summary:
     sizes = {entry.instance.name: str(getattr(entry.instance, "size_label", "")) for entry in entries}
-    primary = [row for row in rows if row.objective == family.objective]
-    summary = summarise(primary, specs, sizes, family.objective, suite=options.suite)
+    objective = _common_objective(family, entries, specs)
+    primary = [row for row in rows if row.objective == objective]
+    summary = summarise(primary, specs, sizes, objective, suite=options.suite)
     facts = provenance() | {
         "time limit": f"{options.time_limit_s:g} s per run",
         "seeds": f"0 to {options.seeds - 1} for randomised schedulers, 0 for the others",

@@ -46,6 +46,11 @@ class Task:
     time_limit_s: float
     warm_up: Instance | None
 
+    @property
+    def objective(self) -> str:
+        """The instance's primary objective."""
+        return self.family.objective_of(self.instance)
+
     def __reduce__(self) -> tuple[Callable[..., Task], tuple[Any, ...]]:
         name = self.family.name
         family = name if name in family_names() and get_family(name) is self.family else self.family
@@ -100,7 +105,7 @@ def run_task(task: Task, built: dict[str, Scheduler]) -> Outcome:
 
 def failed_outcome(task: Task, message: str, *, wall_s: float | None = None) -> Outcome:
     """Return the single row of a run without a usable solution."""
-    row = _row(task, task.family.objective, value=None, status="failed", message=message, wall_s=wall_s)
+    row = _row(task, task.objective, value=None, status="failed", message=message, wall_s=wall_s)
     return Outcome(rows=(row,), solution=None)
 
 
@@ -145,14 +150,14 @@ def _judge(task: Task, result: Result, wall_s: float, memory_mb: float | None) -
     measured: dict[str, Any] = {"wall_s": wall_s, "decisions": result.decisions, "peak_memory_mb": memory_mb}
     if result.solution is None:
         status, message = _WITHOUT_SOLUTION[result.status], f"{result.status} without a solution"
-        row = _row(task, task.family.objective, value=None, status=status, message=message, **measured)
+        row = _row(task, task.objective, value=None, status=status, message=message, **measured)
         return Outcome(rows=(row,), solution=None)
     if violations := task.family.check(task.instance, result.solution):
-        row = _row(task, task.family.objective, value=None, status="failed", message=violations[0], **measured)
+        row = _row(task, task.objective, value=None, status="failed", message=violations[0], **measured)
         return Outcome(rows=(row,), solution=None)
     values = task.family.objectives(task.instance, result.solution)
     late = wall_s > max(OVERRUN_FACTOR * task.time_limit_s, task.time_limit_s + OVERRUN_SLACK_S)
-    notes = _notes(task, result, values[task.family.objective])
+    notes = _notes(task, result, values[task.objective])
     if late:
         notes.insert(0, f"took {wall_s:.1f} s of {task.time_limit_s:g} s")
     rows = tuple(
@@ -194,7 +199,7 @@ def _row(
     peak_memory_mb: float | None = None,
     checked: bool = False,
 ) -> ResultRow:
-    primary = objective == task.family.objective
+    primary = objective == task.objective
     reference = task.reference.value if primary else None
     return ResultRow(
         family=task.family.name,

@@ -1,0 +1,31 @@
+"""Train the shipped policy of the mapping game and export it: imitation of priced plans, then PPO in two stages.
+
+Each stage follows its file in ``configs``; ``python -m schedrl.experiments.train_memmap --out runs/memmap`` trains
+both, an interrupted run continues where it stopped, and a finished one is only exported again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from schedrl.experiments.shipped_policies import train_policies
+
+__all__ = ["POLICIES", "main"]
+
+POLICIES = ("memmap-start", "memmap")
+"""Names of the configurations, and of the bundles made by them; the second starts from the weights of the first."""
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the run folders and bundles.")],
+    only: Annotated[list[str] | None, typer.Option(help="One of the policies; may be given several times.")] = None,
+) -> None:
+    """Train and export the policies into ``out/NAME`` and ``out/NAME.schedrl``."""
+    train_policies(POLICIES, out, only, {})
+
+
+if __name__ == "__main__":
+    typer.run(main)

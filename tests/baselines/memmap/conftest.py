@@ -1,0 +1,8 @@
+"""Makes ``packing_strategies`` importable by the tests beside it."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import packing_strategies  # noqa: F401
