@@ -95,11 +95,12 @@ class SchedulerSpec:
 
 
 def schedulers_of(family: str) -> Mapping[str, SchedulerSpec]:
-    """Return every registered scheduler of a family by full name.
+    """Return every registered scheduler of a family, or of the family of a game, by full name.
 
     Raises:
         UnknownNameError: the family is not registered.
     """
+    family = family.partition(":")[0]
     if family not in family_names():
         raise UnknownNameError(f"unknown family {family!r}; choose from {', '.join(family_names())}")
     module: Any = importlib.import_module(f"schedrl.baselines.{family}")

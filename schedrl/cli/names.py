@@ -36,8 +36,9 @@ def pick(kind: str, name: str, known: Iterable[str], *, of: str = "") -> str:
 
 
 def find_family(name: str) -> Family:
-    """Return a family by name."""
-    return get_family(pick("family", name, family_names()))
+    """Return a family by name, or another game of one as ``FAMILY:GAME``."""
+    plain, colon, _ = name.partition(":")
+    return get_family(name if pick("family", plain, family_names()) and colon else plain)
 
 
 def find_schedulers(family: Family, names: Iterable[str], objective: str = "") -> list[SchedulerSpec]:
@@ -50,7 +51,8 @@ def find_schedulers(family: Family, names: Iterable[str], objective: str = "") -
         UnknownNameError: no such scheduler, or one that plays no exported policy.
         FileNotFoundError: no such bundle.
     """
-    prefix = f"{family.name}/"
+    # All games of a family share its schedulers.
+    prefix = f"{family.name.partition(':')[0]}/"
     short = {full.removeprefix(prefix) for full in schedulers_of(family.name)}
     found = []
     names = list(names)

@@ -47,6 +47,11 @@ def solve(
     found = find_family(family)
     (spec,) = find_schedulers(found, [scheduler])
     entry = find_instance(found, instance)
+    objective = found.objective_of(entry.instance)
+    if spec.objective not in ("", objective):
+        raise ConfigError(
+            f"{spec.name} solves problems of {spec.objective}, {entry.instance.name} is one of {objective}"
+        )
     method = spec.make()
     _warm_up(found, method, entry.instance)
     result = method.schedule(entry.instance, time_limit_s=time_limit, rng=np.random.default_rng(seed))
@@ -68,7 +73,8 @@ def _warm_up(family: Any, method: Any, instance: Any) -> None:
     """Compile kernels and load weights on a small instance, so that they do not eat into the time limit."""
     import numpy as np
 
-    known = [entry.instance for entry in family.suites["demo"].load()] if "demo" in family.suites else [instance]
+    known = [entry.instance for entry in family.suites["demo"].load()] if "demo" in family.suites else []
+    known = [other for other in known if family.objective_of(other) == family.objective_of(instance)]
     smallest = min([*known, instance], key=lambda item: len(item.to_json()))
     method.schedule(smallest, time_limit_s=_WARM_UP_LIMIT_S, rng=np.random.default_rng(0))
 
