@@ -26,6 +26,8 @@ _ITERATIONS = 240
 # The time that copies need depends on the plan, and the plan on that time. The first round gives every copy one
 # operation; in the later ones it may count on this share of the time that the plan before leaves idle.
 _SHARES = (np.inf, 0.5, 1.0, 0.99, 0.98, 0.97)
+# Rounds are as many as keep rounds times accesses below this: a plan for thousands of operations must not take seconds.
+_MOST_WORK = 12_000
 # Saving of a buffer in a layer that it does not fit into.
 _NEVER = -1e30
 # Copies that gain nothing stay out of the choices, even where the bus has time to spare.
@@ -94,7 +96,7 @@ def _relax(instance: MemoryMapInstance) -> tuple[Prices, list[Hint]]:
     hints: list[Hint] = []
     hint = np.zeros(instance.accesses, dtype=np.int8)
     starved = np.zeros(instance.accesses, dtype=np.bool_)
-    for share in _SHARES:
+    for share in _SHARES[: max(2, _MOST_WORK // instance.accesses)]:
         windows = _copy_windows(instance, hint, share)
         for window in windows:
             window[starved] = instance.ops + 1

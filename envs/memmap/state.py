@@ -76,7 +76,7 @@ class State(NamedTuple):
     final_access: I32  # (B, A) last access of the same buffer
     accesses_left: I32  # (B, A) accesses of the same buffer after this one
     base_latency: F64  # (B, T) one trip, all slow
-    base_supply: F64  # (B, T + 1) seconds of copying hidden by operations before t, all slow
+    base_supply: F64  # (B, T + 1) least seconds of copying that operations before t hide, all slow
     held: F64  # (B, L, T + 1) shadow prices, see ``Prices``
     gain: F64  # (B, A, L)
     cost: F64  # (B, A, L)
@@ -221,7 +221,9 @@ def _compute_static(instance: MemoryMapInstance) -> dict[str, Any]:
     memory, slow = instance.memory, np.zeros(instance.accesses, dtype=np.int8)
     assert instance.trips is not None and instance.access_bytes is not None
     base = op_latency_s(instance, slow)
-    idle = base if memory.supply == "elapsed" else base - slow_bus_s(instance, bytes_moved(instance, slow))
+    bus = slow_bus_s(instance, bytes_moved(instance, slow))
+    # Less idle time than any placement leaves: the overhead of slow accesses adds some, which a move may take away.
+    idle = base if memory.supply == "elapsed" else np.maximum(instance.compute, bus) - bus
     prices, _ = shadow_prices(instance)
     layers = memory.layers
     fastest = max(range(1, len(layers)), key=lambda number: layers[number].read_bytes_per_s)

@@ -111,7 +111,7 @@ class BundlePolicy:
             BundleError: another number of rows than ``begin`` got, or of features than the policy expects.
         """
         self._require_shapes(decision)
-        valid = decision.action_mask().astype(np.bool_)
+        valid = np.arange(decision.candidates.shape[1]) < decision.count[:, None]
         logits: F32 = np.full(valid.shape, -np.inf, dtype=np.float32)
         row = np.repeat(np.arange(len(valid), dtype=np.int64), decision.count)
         if len(row):

@@ -21,7 +21,7 @@ _PROGRAMS = int(os.environ.get("SCHEDRL_EXAMPLES", "120"))
 GAMES: tuple[dict[str, Any], ...] = (
     {"dead_ends": "mask"},
     {"dead_ends": "backup"},
-    {"dead_ends": "mask", "fits": ("lowest",), "windows": ("earliest",), "skip_forced": False},
+    {"dead_ends": "mask", "fits": ("lowest", "lifetime"), "windows": ("earliest", "preferred"), "skip_forced": False},
     {"dead_ends": "backup", "fits": ("highest",), "windows": ("preferred",), "skip_forced": False},
 )
 
