@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from random import Random
@@ -20,6 +21,9 @@ from schedrl.envs.memmap.plan import MemoryPlan
 from schedrl.envs.memmap.plan_check import check_plan
 from schedrl.envs.memmap.relaxation import solve_relaxation
 from schedrl.schedulers import Result
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "envs" / "memmap"))
+from small_programs import drop_broken_updates
 
 
 def device(*capacities: int, alignment: int = 1, **changes: Any) -> MemoryDevice:
@@ -65,7 +69,7 @@ def random_program(random: Random, ops: int) -> MemoryMapInstance:
         sizes.append(random.randint(1, 8))
         steps.append(step)
     outputs = tuple(number for number in range(3, len(sizes)) if random.random() < 0.2)
-    return program(memory, sizes, *steps, outputs=outputs)
+    return program(memory, sizes, *drop_broken_updates(steps, outputs), outputs=outputs)
 
 
 def solve(instance: MemoryMapInstance, time_limit_s: float = 1.0) -> Result:

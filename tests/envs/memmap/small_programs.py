@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,3 +97,13 @@ def random_program(rng: np.random.Generator, *, ops: int | None = None, groups: 
     ]
     data = {"name": "random", "ops": program, "buffers": buffers}
     return MemoryMapInstance.from_program(data, memory=random_device(rng))
+
+
+def drop_broken_updates(ops: list[dict[str, Any]], outputs: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Take the alias group from every update in place whose operand is needed later, which a program must not have."""
+    kept = []
+    for t, op in enumerate(ops):
+        replaced = op["reads"][-1] if "groups" in op else -1
+        later = {b for other in ops[t + 1 :] for b in other["reads"]} | set(outputs)
+        kept.append({key: value for key, value in op.items() if key != "groups" or replaced not in later})
+    return kept

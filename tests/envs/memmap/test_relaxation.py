@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -20,6 +21,9 @@ from schedrl.envs.memmap.latency import fast_bound_s, program_latency_s, slow_la
 from schedrl.envs.memmap.plan import MemoryPlan, slow_plan
 from schedrl.envs.memmap.plan_check import check_plan
 from schedrl.envs.memmap.relaxation import solve_relaxation, use_table
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_programs import drop_broken_updates
 
 Row = tuple[int, int, int, int, int]
 
@@ -168,7 +172,7 @@ def random_program(random: Random) -> MemoryMapInstance:
             groups += random.random() < 0.7
         ops.append(op)
     outputs = tuple(number for number in range(len(sizes)) if random.random() < 0.2)
-    return program(memory, sizes, *ops, outputs=outputs)
+    return program(memory, sizes, *drop_broken_updates(ops, outputs), outputs=outputs)
 
 
 def extended(instance: MemoryMapInstance, plan: MemoryPlan, random: Random) -> MemoryPlan:
@@ -306,7 +310,8 @@ def tiny_program(random: Random) -> MemoryMapInstance:
         if reads and writes and random.random() < 0.3:
             op["groups"] = [-1] * (len(reads) - 1) + [0, 0]
         ops.append(op)
-    return program(memory, sizes, *ops, outputs=(1,) if written and random.random() < 0.3 else ())
+    outputs = (1,) if written and random.random() < 0.3 else ()
+    return program(memory, sizes, *drop_broken_updates(ops, outputs), outputs=outputs)
 
 
 @pytest.mark.parametrize("seed", range(12))
