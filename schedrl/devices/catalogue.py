@@ -25,6 +25,9 @@ _SINGLE = (
     "memory_bytes", "memory_bandwidth_bytes_per_s", "mfu", "mbu", "operation_overhead_s", "price_usd_per_h"
 )  # fmt: skip
 _POWER = "power_w"
+# Networks are figures of the machines that a device comes in, and so of clusters: see ``cluster.uniform_cluster``.
+_NETWORK = ("intra_node_bytes_per_s", "inter_node_bytes_per_s", "host_bytes_per_s")
+_KNOWN = (*_SINGLE, _POWER, *_NETWORK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +97,8 @@ def _entry(name: str, data: Any, where: str) -> CatalogueEntry:
 
 
 def _figure(field: str, data: Any, where: str) -> Figure:
-    if field not in (*_SINGLE, _POWER) and not field.startswith(_RATE):
-        raise ConfigError(f"{where}: field {field}: unknown, expected {', '.join((*_SINGLE, _POWER))} or {_RATE}*")
+    if field not in _KNOWN and not field.startswith(_RATE):
+        raise ConfigError(f"{where}: field {field}: unknown, expected {', '.join(_KNOWN)} or {_RATE}*")
     if not isinstance(data, dict) or set(data) != {"value", "kind", "source"}:
         raise ConfigError(f"{where}: field {field}: expected {{ value, kind, source }}, got {data!r:.60}")
     value, kind, source = data["value"], data["kind"], data["source"]
