@@ -33,6 +33,7 @@ _FAMILIES: dict[str, str] = {
     "jobshop": "schedrl.envs.jobshop.family:FAMILY",
     "socdag": "schedrl.envs.socdag.family:FAMILY",
     "memmap": "schedrl.envs.memmap.family:FAMILY",
+    "moe": "schedrl.envs.moe.family:FAMILY",
 }
 
 

@@ -52,7 +52,7 @@ def _load(family: str, weights: str, bundle: Path | None) -> Policy:
 
     if bundle is not None:
         return load(bundle, family=family)
-    shipped = resources.files(f"schedrl.baselines.{family}") / "weights" / f"{weights}.schedrl"
+    shipped = resources.files(f"schedrl.baselines.{family.partition(':')[0]}") / "weights" / f"{weights}.schedrl"
     with resources.as_file(shipped) as path:
         return load(path, family=family)
 

@@ -56,6 +56,8 @@ class ExpertPlacementInstance:
             object.__setattr__(self, "initial", _integers(self.initial, np.int32, where))
         if self.transitions is not None:
             array = np.array(self.transitions, dtype=np.float64)
+            if array.size == 0:
+                array = array.reshape(0, self.model.experts, self.model.experts)
             array.flags.writeable = False
             object.__setattr__(self, "transitions", array)
         _validate(self)

@@ -42,6 +42,10 @@ _PROGRAMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "arbitrary": ({"ops": 4}, {"ops": 12, "fast_layers": 1}),
 }
 
+_PLACEMENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "arbitrary": ({"experts": 4, "devices": 2}, {"experts": 8, "devices": 4})
+}
+
 SIZES = {
     "jobshop": Sizes(small={"jobs": 3, "machines": 4}, large={"jobs": 6, "machines": 5}),
     "socdag": Sizes(
@@ -67,6 +71,13 @@ SIZES = {
         small={"buffers": 8},
         large={"buffers": 40},
         other={"training-step": ({"layers": 3}, {"layers": 6})},
+    ),
+    "moe": Sizes(small={"layers": 1, "windows": 2}, large={"layers": 2, "windows": 3}, other=_PLACEMENTS),
+    "moe:rebalance": Sizes(small={"layers": 1, "windows": 2}, large={"layers": 2, "windows": 3}, other=_PLACEMENTS),
+    "moe:cache": Sizes(
+        small={"tokens": 4, "layers": 3},
+        large={"tokens": 8, "layers": 4},
+        other={"arbitrary-cache": ({"requests": 5}, {"requests": 12})},
     ),
 }
 
