@@ -231,15 +231,22 @@ def _validate(instance: ExpertPlacementInstance) -> None:
         raise InstanceError(
             f"{where}: field slots: {instance.total_slots} slots per layer are fewer than {instance.experts} experts"
         )
-    _validate_memory(instance)
+    _validate_devices(instance)
     _validate_transitions(instance)
     if instance.initial is not None:
         _validate_initial(instance, instance.initial)
 
 
-def _validate_memory(instance: ExpertPlacementInstance) -> None:
+def _validate_devices(instance: ExpertPlacementInstance) -> None:
+    precisions = ("bf16", "fp16") if instance.model.bytes_per_weight > 1.0 else ("fp8", "int8", "bf16", "fp16")
     for device, node in enumerate(instance.cluster.node_of):
-        memory = instance.cluster.nodes[node].device.memory_bytes
+        unit = instance.cluster.nodes[node].device
+        where = f"{instance.name}: field cluster: device {device} ({unit.name})"
+        if unit.memory_bandwidth_bytes_per_s is None:
+            raise InstanceError(f"{where}: field memory_bandwidth_bytes_per_s: missing")
+        if not any(precision in unit.flops_per_s for precision in precisions):
+            raise InstanceError(f"{where}: field flops_per_s: none of {', '.join(precisions)}")
+        memory = unit.memory_bytes
         needed = int(instance.slots[device]) * instance.layers * instance.model.expert_bytes
         if memory is not None and needed > memory:
             raise InstanceError(

@@ -148,7 +148,8 @@ def home_layer_s(hw: Hardware, b: int, tokens: F64, device: I32, slots: int, tot
         longest = max(longest, busy[d])
         if hw.deduplicate[b] > 0:
             visits[d] = distinct * (1.0 - kept[d])
-    return longest + hw.overhead_s[b] + _exchanges_s(hw, b, distinct, scratch)
+    seconds: float = longest + hw.overhead_s[b] + _exchanges_s(hw, b, distinct, scratch)
+    return seconds
 
 
 @kernel

@@ -7,7 +7,6 @@ from typing import Any
 
 from schedrl.envs.moe.bounds import bounds as placement_bounds
 from schedrl.envs.moe.cache_bounds import cache_bounds
-from schedrl.envs.moe.cache_instance import SCHEMA as CACHE_SCHEMA
 from schedrl.envs.moe.cache_instance import ExpertCacheInstance
 from schedrl.envs.moe.cache_solution import SOLUTION_SCHEMA as CACHE_SOLUTION_SCHEMA
 from schedrl.envs.moe.cache_solution import CacheSchedule, cache_objectives, check_cache

@@ -90,11 +90,11 @@ def _after_swap(
     """Return the busier of both devices after a swap of slots, the present one where a device would hold two."""
     mine, other, hot, d = placement[p], placement[q], device[p], device[q]
     if held[mine, d] > 0 or held[other, hot] > 0:
-        return busy[hot]
+        return float(busy[hot])
     load, less = loads[mine] / replicas[mine], loads[other] / replicas[other]
     here = busy[hot] - _cost(hw, b, hot, load) + _cost(hw, b, hot, less)
     there = busy[d] - _cost(hw, b, d, less) + _cost(hw, b, d, load)
-    return max(here, there)
+    return float(max(here, there))
 
 
 @inlined

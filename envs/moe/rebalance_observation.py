@@ -162,14 +162,14 @@ def _squashed(value: float) -> float:
 @inlined
 def _window_s(state: State, b: int) -> float:
     """Return a window's seconds of the layer as it is now, by the recent forecast."""
-    return max(state.iterations[b] * state.predicted_s[b, 0, 1], 1e-12)
+    return float(max(state.iterations[b] * state.predicted_s[b, 0, 1], 1e-12))
 
 
 @inlined
 def _net(state: State, b: int, slot: int, windows: int) -> float:
     """Return what an option saves over some windows less its migration, per window and per a window's seconds."""
     saved = (state.predicted_s[b, 0, 1] - state.predicted_s[b, slot, 1]) * state.iterations[b] * windows
-    return (saved - state.move_s[b, slot]) / (_window_s(state, b) * windows)
+    return float((saved - state.move_s[b, slot]) / (_window_s(state, b) * windows))
 
 
 @inlined

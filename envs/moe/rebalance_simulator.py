@@ -218,5 +218,9 @@ class RebalanceSimulator:
         state, hardware = self.state, self._work.hardware
         self._room = Room(*(max(pair) for pair in zip(needed, self._room, strict=True)))
         self.state, self._work = allocate(self.batch, self._room), allocate_work(self.batch, self._room)
-        for new, old in (*zip(self.state, state, strict=True), *zip(self._work.hardware, hardware, strict=True)):
+        arrays: list[tuple[Any, Any]] = [
+            *zip(self.state, state, strict=True),
+            *zip(self._work.hardware, hardware, strict=True),
+        ]
+        for new, old in arrays:
             new[tuple(slice(size) for size in old.shape)] = old

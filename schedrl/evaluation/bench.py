@@ -142,7 +142,7 @@ def _training_rate(family: Family) -> float | None:
 
 def _policy_latency_ms(family: Family, measured: BenchmarkCase, seconds: float) -> tuple[float | None, float | None]:
     """Return median and 99th percentile of observing and selecting with the shipped bundle, one row."""
-    weights = resources.files(f"schedrl.baselines.{family.name}") / "weights"
+    weights = resources.files(f"schedrl.baselines.{family.name.partition(':')[0]}") / "weights"
     bundle = weights / f"{measured.policy or family.name}.schedrl"
     if find_spec("onnxruntime") is None or not bundle.is_file():
         return None, None

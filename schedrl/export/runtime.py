@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 
 from schedrl.arrays import F32, I32, I64
-from schedrl.errors import BundleError, ConfigError
+from schedrl.errors import BundleError, ConfigError, UnknownNameError
 from schedrl.export.manifest import DECODER, ENCODER, Manifest, feature_difference, read_archive
 from schedrl.graphs import DecisionBatch, StaticGraph
 
@@ -176,11 +176,13 @@ def open_sessions(members: Mapping[str, bytes], *, threads: int, source: str) ->
 def _require_installed_features(manifest: Manifest, source: str) -> None:
     from schedrl.families import family_names, get_family
 
-    if manifest.family not in family_names():
+    if manifest.family.partition(":")[0] not in family_names():
         known = ", ".join(family_names())
         raise BundleError(f"{source}: a policy of family {manifest.family!r}, which is none of {known}")
     try:
         installed = get_family(manifest.family).features
+    except UnknownNameError as error:
+        raise BundleError(f"{source}: a policy of {error}") from None
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("schedrl"):
             raise

@@ -145,6 +145,34 @@ def test_experts_must_fit_into_memory() -> None:
         instance(model=model, cluster=Cluster(nodes=(cluster.nodes[0], node)))
 
 
+@pytest.mark.parametrize(
+    ("bytes_per_weight", "figures", "message"),
+    [
+        (2.0, {"memory_bandwidth_bytes_per_s": None}, "field memory_bandwidth_bytes_per_s: missing"),
+        (2.0, {"flops_per_s": {}}, "field flops_per_s: none of bf16, fp16"),
+        (2.0, {"flops_per_s": {"fp8": 1e15, "fp32": 1e14}}, "field flops_per_s: none of bf16, fp16"),
+        (1.0, {"flops_per_s": {"fp32": 1e14}}, "field flops_per_s: none of fp8, int8, bf16, fp16"),
+    ],
+)
+def test_devices_must_have_the_figures_of_the_time_model(
+    bytes_per_weight: float, figures: dict[str, Any], message: str
+) -> None:
+    cluster, model = uniform_cluster("h100-sxm", nodes=2, per_node=1), replace(MODEL, bytes_per_weight=bytes_per_weight)
+    node = replace(cluster.nodes[0], device=replace(cluster.nodes[0].device, **figures))
+    with pytest.raises(InstanceError, match=rf"^i: field cluster: device 1 \(.+\): {message}$"):
+        instance(model=model, cluster=Cluster(nodes=(cluster.nodes[0], node)))
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_weight", "precision"), [(2.0, "bf16"), (2.0, "fp16"), (1.0, "int8"), (0.5, "fp8"), (1.0, "fp16")]
+)
+def test_one_rate_at_the_precision_of_the_weights_is_enough(bytes_per_weight: float, precision: str) -> None:
+    cluster, model = uniform_cluster("h100-sxm", nodes=1, per_node=2), replace(MODEL, bytes_per_weight=bytes_per_weight)
+    unit = replace(cluster.nodes[0].device, flops_per_s={precision: 1e14})
+    made = instance(model=model, cluster=Cluster(nodes=(replace(cluster.nodes[0], device=unit),)))
+    assert made.devices == 2
+
+
 def text(**change: Any) -> str:
     """Return an instance's JSON with some fields changed; None drops one."""
     data = json.loads(instance().to_json()) | change
