@@ -15,8 +15,8 @@ from schedrl.experiments.shipped_policies import train_policies
 
 __all__ = ["POLICIES", "main"]
 
-POLICIES = ("moe", "moe-rebalance", "moe-cache")
-"""Names of the configurations, and of the bundles made by them."""
+POLICIES = ("moe", "moe-rebalance", "moe-cache-start", "moe-cache")
+"""Names of the configurations, and of the bundles made by them; the last starts from the weights of the one before."""
 
 
 def main(

@@ -40,7 +40,9 @@ def test_computation_and_loads_are_drawn_side_by_side() -> None:
 
 def test_of_long_schedules_the_first_requests_are_drawn() -> None:
     instance = cache_of([[i % 3] for i in range(500)], capacity=2)
-    schedule = CacheScheduler(CacheRule).schedule(instance, time_limit_s=5.0, rng=np.random.default_rng(0)).solution
+    schedule = (
+        CacheScheduler(rule=CacheRule).schedule(instance, time_limit_s=5.0, rng=np.random.default_rng(0)).solution
+    )
     assert isinstance(schedule, CacheSchedule)
     chart = cache_chart(instance, schedule)
     assert chart.title.endswith(", first 400 of 500 requests")

@@ -46,7 +46,7 @@ def test_every_placement_reads_back(instance: ExpertPlacementInstance) -> None:
 @given(caches())
 def test_every_cache_reads_back_and_so_does_its_schedule(instance: ExpertCacheInstance) -> None:
     assert AnyInstance.from_json(instance.to_json()) == instance
-    result = CacheScheduler(CacheRule).schedule(instance, time_limit_s=5.0, rng=np.random.default_rng(0))
+    result = CacheScheduler(rule=CacheRule).schedule(instance, time_limit_s=5.0, rng=np.random.default_rng(0))
     assert isinstance(result.solution, CacheSchedule)
     again = AnySolution.from_json(result.solution.to_json())
     assert again == result.solution
@@ -74,7 +74,7 @@ def test_bad_solutions_are_refused_in_one_line(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "i.json: not valid JSON"),
+        ("{", r"i.json:1: not valid JSON"),
         ('{"schema": "other"}', "i.json: field schema: got 'other', expected"),
         ('{"schema": "schedrl/expert-placement-instance/1"}', "i.json: field name: missing"),
     ],
