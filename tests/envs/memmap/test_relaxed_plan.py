@@ -193,7 +193,7 @@ def test_plans_of_tiny_programs_are_close_to_the_best_of_all_plans() -> None:
         assert latency >= best * (1 - 1e-12)
         gaps.append(latency / best - 1.0)
     assert np.mean(np.array(gaps) < 1e-9) > 0.85
-    assert np.mean(gaps) < 0.01
+    assert np.mean(gaps) < 0.02
 
 
 def test_the_denser_buffer_takes_the_room() -> None:
