@@ -55,14 +55,33 @@ def load_bound(loads: F64, slots: int, devices: int) -> F64:
         slots: slots per layer on all devices together, at least E.
         devices: number of devices D.
 
-    Without spare slots and with as many on each device, the device of the heaviest expert also holds ``slots / D - 1``
-    others, which weigh at least as much as the lightest of all.
+    Without spare slots and with as many on each device, the heaviest k experts are on some j devices, which also hold
+    other experts: no lighter ones than the lightest of all. Their mean is a bound, for every k and the best j.
     """
     found = np.maximum(loads.sum(axis=1) / devices, heaviest_replica(loads, slots))
     if slots == loads.shape[1] and slots % devices == 0:
-        ordered = np.sort(loads, axis=1)
-        found = np.maximum(found, ordered[:, -1] + ordered[:, : slots // devices - 1].sum(axis=1))
+        ordered = -np.sort(-np.asarray(loads, dtype=np.float64), axis=1)
+        found = np.maximum(found, _crowded(ordered, slots // devices))
     return np.asarray(found, dtype=np.float64)
+
+
+@njit(cache=True)
+def _crowded(ordered: F64, each: int) -> F64:
+    """Return (L,) the bound by the heaviest experts' devices, of loads (L, E) by falling load, ``each`` per device."""
+    rows, experts = ordered.shape
+    devices, found = experts // each, np.zeros(rows)
+    lightest = np.zeros(experts + 1)
+    for row in range(rows):
+        for n in range(experts):
+            lightest[n + 1] = lightest[n] + ordered[row, experts - 1 - n]
+        heavy = 0.0
+        for k in range(1, experts + 1):
+            heavy += ordered[row, k - 1]
+            least = np.inf
+            for j in range((k + each - 1) // each, min(k, devices) + 1):
+                least = min(least, (heavy + lightest[j * each - k]) / j)
+            found[row] = max(found[row], least)
+    return found
 
 
 def heaviest_replica(loads: F64, slots: int) -> F64:

@@ -253,3 +253,26 @@ def test_traffic_on_paths_needs_transitions() -> None:
     home = replace(random_instance(1), transitions=None, timing=TIMING)
     with pytest.raises(ValueError, match="random: no transitions, expected them to bound the traffic on paths"):
         crossing_bounds(home)
+
+
+@pytest.mark.parametrize(("experts", "devices"), [(6, 2), (6, 3), (8, 4)])
+def test_load_bound_without_spare_slots_is_below_every_placement(experts: int, devices: int) -> None:
+    rng = np.random.default_rng(experts * devices)
+    tight = 0
+    for _ in range(40):
+        loads = np.round(rng.lognormal(2, 1.5, experts))
+        best = min(
+            max(loads[list(order[d::devices])].sum() for d in range(devices))
+            for order in itertools.permutations(range(experts))
+            if list(order[:devices]) == sorted(order[:devices])
+        )
+        (bound,) = load_bound(loads[None, :], experts, devices)
+        assert bound <= best * (1 + 1e-12)
+        tight += bound == pytest.approx(best)
+    assert tight >= 10
+
+
+def test_two_heavy_experts_share_what_must_be_beside_them() -> None:
+    # On one device the two weigh 19; on two, they have two more experts beside them, of 1 at least: (10 + 9 + 2) / 2.
+    assert load_bound(np.array([[10.0, 9, 1, 1, 1, 1]]), 6, 3).tolist() == [11]
+    assert load_bound(np.array([[10.0, 10, 1, 1, 1, 1]]), 6, 3).tolist() == [11]
