@@ -48,13 +48,14 @@ def play(
     """Run the loaded episodes of a simulator to their end and return the number of decisions made.
 
     ``policy.begin`` must have been called for these episodes. ``rng`` None plays greedily. Stops early, with
-    unfinished rows, when ``time.perf_counter()`` passes ``deadline``.
+    unfinished rows, when ``time.perf_counter()`` passes ``deadline``, but makes one decision in any case, so that a
+    call of however short a limit compiles all kernels.
     """
     decision = DecisionBatch.allocate(simulator.batch, simulator.slots, family.features)
     reward = np.zeros(simulator.batch, dtype=np.float32)
     done = np.zeros(simulator.batch, dtype=np.bool_)
     decisions = 0
-    while deadline is None or time.perf_counter() < deadline:
+    while deadline is None or not decisions or time.perf_counter() < deadline:
         simulator.observe(decision)
         running = int(np.count_nonzero(decision.count))
         if not running:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from schedrl.arrays import F64, I32
 from schedrl.envs.moe.layer_time import Hardware
@@ -52,6 +51,9 @@ def followed(state: State, hw: Hardware, row: int, placement: I32) -> int:
 
 def _agreement(state: State, hw: Hardware, row: int, common: F64) -> float:
     """Return the most common experts under a renaming, given those of each pair of devices (D, D)."""
+    # Only teachers need it, and it takes as long to import as everything else here.
+    from scipy.optimize import linear_sum_assignment
+
     devices, nodes = int(hw.devices[row]), int(hw.nodes[row])
     node, kind = hw.node[row, :devices], state.kind[row, :devices]
     common = np.where(kind[:, None] == kind[None], common, -1e6)
