@@ -15,9 +15,9 @@ import numpy as np
 from schedrl.atomic import write_text
 from schedrl.errors import BundleError, UnknownNameError
 from schedrl.families import get_family
-from schedrl.schedulers import Scheduler, get_scheduler
+from schedrl.schedulers import Result, Scheduler, get_scheduler
 
-__all__ = ["Verdict", "checked_objectives", "find_schedulers", "write_table", "write_verdicts"]
+__all__ = ["Verdict", "checked_objectives", "checked_run", "find_schedulers", "write_table", "write_verdicts"]
 
 _NO_LIMIT_S = 3600.0
 
@@ -53,19 +53,30 @@ def find_schedulers(names: Sequence[str], probe: Any) -> tuple[dict[str, Schedul
     return found, notes
 
 
-def checked_objectives(scheduler: Scheduler, instance: Any, seed: int = 0) -> dict[str, float]:
-    """Return the objectives of a scheduler's solution, which the family's checker has passed.
+def checked_run(
+    family: str, scheduler: Scheduler, instance: Any, *, time_limit_s: float = _NO_LIMIT_S, seed: int = 0
+) -> tuple[Result, dict[str, float]]:
+    """Return a scheduler's result with the objectives of its solution, which the family's checker has passed.
 
     Raises:
         RuntimeError: no solution, or one that breaks a rule of the problem.
     """
-    result = scheduler.schedule(instance, time_limit_s=_NO_LIMIT_S, rng=np.random.default_rng(seed))
-    family = get_family("socdag")
+    result = scheduler.schedule(instance, time_limit_s=time_limit_s, rng=np.random.default_rng(seed))
+    known = get_family(family)
     if result.solution is None:
         raise RuntimeError(f"{instance.name}: no solution, status {result.status}")
-    if violations := family.check(instance, result.solution):
+    if violations := known.check(instance, result.solution):
         raise RuntimeError(f"{instance.name}: {violations[0]}")
-    return family.objectives(instance, result.solution)
+    return result, known.objectives(instance, result.solution)
+
+
+def checked_objectives(scheduler: Scheduler, instance: Any, seed: int = 0) -> dict[str, float]:
+    """Return the objectives of a scheduler's checked solution of a task graph, without a time limit.
+
+    Raises:
+        RuntimeError: as ``checked_run``.
+    """
+    return checked_run("socdag", scheduler, instance, seed=seed)[1]
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
 import gymnasium as gym
@@ -13,12 +14,20 @@ from gymnasium.vector.utils import batch_space
 
 from schedrl.arrays import F32, I8, I32, Bool
 from schedrl.errors import ConfigError
-from schedrl.families import Family, Instance, Simulator
+from schedrl.families import Family, Instance, Simulator, get_family
 from schedrl.graph_pool import GraphPool
 from schedrl.graphs import DecisionBatch, Feature
-from schedrl.instance_sources import InstanceSource
+from schedrl.instance_sources import FixedInstances, GeneratedInstances, InstanceSource
 
-__all__ = ["Episodes", "Observation", "ObservationMode", "SchedulingEnv", "SchedulingVectorEnv", "SimulatorFactory"]
+__all__ = [
+    "Episodes",
+    "Observation",
+    "ObservationMode",
+    "SchedulingEnv",
+    "SchedulingVectorEnv",
+    "SimulatorFactory",
+    "episodes_of",
+]
 
 Observation: TypeAlias = dict[str, np.ndarray[Any, Any]]
 ObservationMode = Literal["candidates", "encode-once", "full"]
@@ -127,6 +136,31 @@ class Episodes:
         if self._padded is not None:
             entries |= self._padded.space()
         return spaces.Dict(entries)
+
+
+def episodes_of(
+    game: str,
+    batch: int,
+    instances: Sequence[Instance] | None,
+    generator: str,
+    size: Mapping[str, Any],
+    observation: ObservationMode,
+    options: Mapping[str, Any],
+) -> Episodes:
+    """Return a game's episodes, of ``instances`` in turn or else new ones of a generator of its family.
+
+    Args:
+        game: name as for ``get_family``.
+        batch: number of rows.
+        instances: given ones; None draws from ``generator``.
+        generator: name of one of the family's generators.
+        size: its arguments.
+        observation: what observations hold.
+        options: of the game's simulator.
+    """
+    family = get_family(game)
+    source = GeneratedInstances(family, generator, size) if instances is None else FixedInstances(instances)
+    return Episodes(family, partial(family.make_simulator, **options), source, observation, batch)
 
 
 class _PaddedGraphs:

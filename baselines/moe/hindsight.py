@@ -16,10 +16,8 @@ from schedrl.baselines.moe.packing import outcome
 from schedrl.envs.moe.balancing import (
     Scratch,
     allocate_scratch,
-    place_replicas,
-    replicate,
+    plan_layer,
     slot_starts,
-    swap_search,
 )
 from schedrl.envs.moe.instance import ExpertPlacementInstance
 from schedrl.envs.moe.layer_time import (
@@ -32,7 +30,7 @@ from schedrl.envs.moe.layer_time import (
     write_hardware,
 )
 from schedrl.envs.moe.rebalance_changes import begin_changes, change_once, end_changes
-from schedrl.envs.moe.relabelling import preserve_slots, relabel_devices
+from schedrl.envs.moe.relabelling import rearrange
 from schedrl.errors import ConfigError
 from schedrl.families import Instance
 from schedrl.schedulers import Result, SchedulerSpec
@@ -90,7 +88,7 @@ class _LayerSearch:
         self._windows = [scored[t : t + 1] for t in range(len(scored))] if instance.plans > 1 else [scored]
         self._instance, self._iterations = instance, instance.iterations
         slots, devices = instance.total_slots, instance.devices
-        self._initial = None if instance.initial is None else np.array(instance.initial[layer])
+        self._layer, self._starts_free = layer, instance.initial is None
         self._hardware: Hardware = allocate_hardware(1, devices)
         write_hardware(self._hardware, 0, instance)
         self._memory: Scratch = allocate_scratch(instance.experts, slots, devices)
@@ -103,15 +101,13 @@ class _LayerSearch:
     def plan(self, beam: int) -> I32:
         """Return (T, P) placements; with a beam of 0 the same for all windows."""
         count = len(self._windows)
-        start = self._initial if self._initial is not None else np.arange(len(self._tokens), dtype=np.int32)
-        if self._initial is None:
-            start %= np.int32(self._instance.experts)
+        start = np.array(self._instance.start[self._layer])
         ways: list[list[_Partial]] = [[_Partial(0.0, start, None, 0)], *([] for _ in range(count))]
         for end in range(1, count + 1):
             found = []
             for begin in range(end if beam else 1):
                 for way in ways[begin]:
-                    free = begin == 0 and self._initial is None
+                    free = begin == 0 and self._starts_free
                     found += list(self._continued(way, begin, end, free))
                 if beam == 0 and end < count:
                     break
@@ -134,12 +130,9 @@ class _LayerSearch:
 
     def _anew(self, loads: F64, now: I32) -> I32:
         placement = np.empty_like(now)
-        speed, devices = self._hardware.token_s[0], self._instance.devices
-        replicate(loads, len(now), devices, self._replicas, self._memory.share)
-        place_replicas(loads, self._replicas, self._first, speed, placement, self._memory)
-        swap_search(loads, self._replicas, placement, self._first, speed, _SWAPS, self._memory)
-        relabel_devices(now, placement, self._first, speed, self._hardware.node[0], False, self._memory)
-        preserve_slots(now, placement, self._first, self._memory)
+        speed = self._hardware.token_s[0]
+        plan_layer(loads, self._first, speed, _SWAPS, self._replicas, placement, self._memory)
+        rearrange(now, placement, self._first, speed, self._hardware.node[0], 0, self._memory)
         return placement
 
     def _changed(self, loads: F64, now: I32) -> list[I32]:

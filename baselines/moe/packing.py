@@ -24,7 +24,7 @@ from schedrl.envs.moe.balancing import (
     swap_search,
 )
 from schedrl.envs.moe.bounds import device_costs
-from schedrl.envs.moe.instance import ExpertPlacementInstance
+from schedrl.envs.moe.instance import ExpertPlacementInstance, trivial_placement
 from schedrl.envs.moe.solution import ExpertPlan, plan_objectives
 from schedrl.families import Instance
 from schedrl.schedulers import Result, SchedulerSpec
@@ -80,8 +80,7 @@ def device_speed(instance: ExpertPlacementInstance) -> F64:
 
 def contiguous(instance: ExpertPlacementInstance, rng: np.random.Generator) -> I32:
     """Fill the slots with experts 0 to E - 1, again from 0 on when they run out: no balancing, as engines start."""
-    row = np.arange(instance.total_slots, dtype=np.int32) % instance.experts
-    return np.tile(row, (instance.layers, 1))
+    return trivial_placement(instance.layers, instance.experts, instance.total_slots)
 
 
 def random_placement(instance: ExpertPlacementInstance, rng: np.random.Generator) -> I32:

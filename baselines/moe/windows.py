@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-from numba import njit
 
-from schedrl.arrays import F64, I32, I64
+from schedrl.arrays import I32, I64
 from schedrl.baselines.moe.packing import device_speed, outcome
-from schedrl.envs.moe.balancing import Scratch, allocate_scratch, slot_starts
+from schedrl.envs.moe.balancing import allocate_scratch, slot_starts
 from schedrl.envs.moe.instance import ExpertPlacementInstance
-from schedrl.envs.moe.relabelling import preserve_slots, relabel_devices
+from schedrl.envs.moe.relabelling import rearrange
 from schedrl.families import Instance
 from schedrl.schedulers import Result
 
@@ -70,13 +69,7 @@ def rearranged(instance: ExpertPlacementInstance, old: I32 | None, new: I32, kee
     scratch = allocate_scratch(instance.experts, instance.total_slots, instance.devices)
     across = {"slots": -1, "devices of a node": 0, "devices": 1}[keep]
     node, speed = instance.cluster.node_of, device_speed(instance)
-    _rearrange(np.array(old), changed, slot_starts(instance.slots), speed, node, across, scratch)
+    first_slot = slot_starts(instance.slots)
+    for before, after in zip(np.array(old), changed, strict=True):
+        rearrange(before, after, first_slot, speed, node, across, scratch)
     return changed
-
-
-@njit(cache=True)
-def _rearrange(old: I32, new: I32, first_slot: I32, speed: F64, node: I32, across: int, scratch: Scratch) -> None:
-    for layer in range(len(old)):
-        if across >= 0:
-            relabel_devices(old[layer], new[layer], first_slot, speed, node, across > 0, scratch)
-        preserve_slots(old[layer], new[layer], first_slot, scratch)

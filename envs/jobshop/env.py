@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 
-from schedrl.envs.jobshop.family import FAMILY
 from schedrl.envs.jobshop.instance import JobShopInstance
-from schedrl.envs.jobshop.simulator import Generation, Simulator
-from schedrl.instance_sources import FixedInstances, GeneratedInstances
-from schedrl.vector import Episodes, ObservationMode, SchedulingEnv, SchedulingVectorEnv
+from schedrl.envs.jobshop.simulator import Generation
+from schedrl.vector import ObservationMode, SchedulingEnv, SchedulingVectorEnv, episodes_of
 
 __all__ = ["JobShopEnv", "JobShopVectorEnv"]
 
+GAME = "jobshop"
 _SIZE: Mapping[str, int] = MappingProxyType({"jobs": 10, "machines": 10})
-
-
-def _episodes(
-    batch: int,
-    instances: Sequence[JobShopInstance] | None,
-    generator: str,
-    size: Mapping[str, int],
-    observation: ObservationMode,
-    generation: Generation,
-    skip_forced: bool,
-) -> Episodes:
-    source = GeneratedInstances(FAMILY, generator, size) if instances is None else FixedInstances(instances)
-    make_simulator = partial(Simulator, generation=generation, skip_forced=skip_forced)
-    return Episodes(FAMILY, make_simulator, source, observation, batch)
 
 
 class JobShopEnv(SchedulingEnv):
@@ -63,7 +47,8 @@ class JobShopEnv(SchedulingEnv):
         generation: Generation = "active",
         skip_forced: bool = True,
     ) -> None:
-        super().__init__(_episodes(1, instances, generator, size, observation, generation, skip_forced))
+        options = {"generation": generation, "skip_forced": skip_forced}
+        super().__init__(episodes_of(GAME, 1, instances, generator, size, observation, options))
 
 
 class JobShopVectorEnv(SchedulingVectorEnv):
@@ -79,4 +64,5 @@ class JobShopVectorEnv(SchedulingVectorEnv):
         generation: Generation = "active",
         skip_forced: bool = True,
     ) -> None:
-        super().__init__(_episodes(num_envs, instances, generator, size, observation, generation, skip_forced))
+        options = {"generation": generation, "skip_forced": skip_forced}
+        super().__init__(episodes_of(GAME, num_envs, instances, generator, size, observation, options))

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from schedrl.envs.memmap.family import FAMILY
 from schedrl.envs.memmap.instance import MemoryMapInstance
-from schedrl.envs.memmap.simulator import Simulator
-from schedrl.instance_sources import FixedInstances, GeneratedInstances
-from schedrl.vector import Episodes, ObservationMode, SchedulingEnv, SchedulingVectorEnv
+from schedrl.vector import ObservationMode, SchedulingEnv, SchedulingVectorEnv, episodes_of
 
 __all__ = ["MemoryMapEnv", "MemoryMapVectorEnv"]
 
+GAME = "memmap"
 _SIZE: Mapping[str, Any] = MappingProxyType({"layers": 12})
-
-
-def _episodes(
-    batch: int,
-    instances: Sequence[MemoryMapInstance] | None,
-    generator: str,
-    size: Mapping[str, Any],
-    observation: ObservationMode,
-    options: Mapping[str, Any],
-) -> Episodes:
-    source = GeneratedInstances(FAMILY, generator, size) if instances is None else FixedInstances(instances)
-    return Episodes(FAMILY, partial(Simulator, **options), source, observation, batch)
 
 
 class MemoryMapEnv(SchedulingEnv):
@@ -69,7 +54,7 @@ class MemoryMapEnv(SchedulingEnv):
         windows: Sequence[str] = ("planned",),
     ) -> None:
         options = {"dead_ends": dead_ends, "fits": fits, "windows": windows}
-        super().__init__(_episodes(1, instances, generator, size, observation, options))
+        super().__init__(episodes_of(GAME, 1, instances, generator, size, observation, options))
 
 
 class MemoryMapVectorEnv(SchedulingVectorEnv):
@@ -87,4 +72,4 @@ class MemoryMapVectorEnv(SchedulingVectorEnv):
         windows: Sequence[str] = ("planned",),
     ) -> None:
         options = {"dead_ends": dead_ends, "fits": fits, "windows": windows}
-        super().__init__(_episodes(num_envs, instances, generator, size, observation, options))
+        super().__init__(episodes_of(GAME, num_envs, instances, generator, size, observation, options))

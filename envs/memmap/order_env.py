@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from schedrl.envs.memmap.instance import MemoryMapInstance
-from schedrl.envs.memmap.order_simulator import OrderSimulator
-from schedrl.families import get_family
-from schedrl.instance_sources import FixedInstances, GeneratedInstances
-from schedrl.vector import Episodes, ObservationMode, SchedulingEnv, SchedulingVectorEnv
+from schedrl.vector import ObservationMode, SchedulingEnv, SchedulingVectorEnv, episodes_of
 
 __all__ = ["MemoryMapOrderEnv", "MemoryMapOrderVectorEnv"]
 
+GAME = "memmap:order"
 _SIZE: Mapping[str, Any] = MappingProxyType({"layers": 12})
-
-
-def _episodes(
-    batch: int,
-    instances: Sequence[MemoryMapInstance] | None,
-    generator: str,
-    size: Mapping[str, Any],
-    observation: ObservationMode,
-    options: Mapping[str, Any],
-) -> Episodes:
-    family = get_family("memmap:order")
-    source = GeneratedInstances(family, generator, size) if instances is None else FixedInstances(instances)
-    return Episodes(family, partial(OrderSimulator, **options), source, observation, batch)
 
 
 class MemoryMapOrderEnv(SchedulingEnv):
@@ -63,7 +47,7 @@ class MemoryMapOrderEnv(SchedulingEnv):
         observation: ObservationMode = "candidates",
         window: int = 16,
     ) -> None:
-        super().__init__(_episodes(1, instances, generator, size, observation, {"window": window}))
+        super().__init__(episodes_of(GAME, 1, instances, generator, size, observation, {"window": window}))
 
 
 class MemoryMapOrderVectorEnv(SchedulingVectorEnv):
@@ -78,4 +62,4 @@ class MemoryMapOrderVectorEnv(SchedulingVectorEnv):
         observation: ObservationMode = "candidates",
         window: int = 16,
     ) -> None:
-        super().__init__(_episodes(num_envs, instances, generator, size, observation, {"window": window}))
+        super().__init__(episodes_of(GAME, num_envs, instances, generator, size, observation, {"window": window}))

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from schedrl.envs.memmap.packing import OffsetPackingInstance
-from schedrl.envs.memmap.packing_simulator import PackingSimulator
-from schedrl.families import get_family
-from schedrl.instance_sources import FixedInstances, GeneratedInstances
-from schedrl.vector import Episodes, ObservationMode, SchedulingEnv, SchedulingVectorEnv
+from schedrl.vector import ObservationMode, SchedulingEnv, SchedulingVectorEnv, episodes_of
 
 __all__ = ["GAME", "OffsetPackingEnv", "OffsetPackingVectorEnv"]
 
 GAME = "memmap:packing"
 _SIZE: Mapping[str, Any] = MappingProxyType({"buffers": 100})
-
-
-def _episodes(
-    batch: int,
-    instances: Sequence[OffsetPackingInstance] | None,
-    generator: str,
-    size: Mapping[str, Any],
-    observation: ObservationMode,
-    options: Mapping[str, Any],
-) -> Episodes:
-    family = get_family(GAME)
-    source = GeneratedInstances(family, generator, size) if instances is None else FixedInstances(instances)
-    return Episodes(family, partial(PackingSimulator, **options), source, observation, batch)
 
 
 class OffsetPackingEnv(SchedulingEnv):
@@ -68,7 +51,7 @@ class OffsetPackingEnv(SchedulingEnv):
         skip_forced: bool = True,
     ) -> None:
         options = {"window": window, "ties": ties, "skip_forced": skip_forced}
-        super().__init__(_episodes(1, instances, generator, size, observation, options))
+        super().__init__(episodes_of(GAME, 1, instances, generator, size, observation, options))
 
 
 class OffsetPackingVectorEnv(SchedulingVectorEnv):
@@ -86,4 +69,4 @@ class OffsetPackingVectorEnv(SchedulingVectorEnv):
         skip_forced: bool = True,
     ) -> None:
         options = {"window": window, "ties": ties, "skip_forced": skip_forced}
-        super().__init__(_episodes(num_envs, instances, generator, size, observation, options))
+        super().__init__(episodes_of(GAME, num_envs, instances, generator, size, observation, options))

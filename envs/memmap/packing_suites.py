@@ -5,7 +5,6 @@ The public files are no part of the package. The environment variable ``SCHEDRL_
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -14,15 +13,14 @@ from types import MappingProxyType
 
 import numpy as np
 
+from schedrl.benchmark_data import DATA_VARIABLE, data_file, data_folder
 from schedrl.envs.memmap.formats import read_minimalloc
 from schedrl.envs.memmap.packing import OffsetPackingInstance, max_live
 from schedrl.envs.memmap.packing_generators import known_optimum
-from schedrl.errors import InstanceError
 from schedrl.families import Suite, SuiteEntry
 
 __all__ = ["DATA_VARIABLE", "PACKING_SUITES"]
 
-DATA_VARIABLE = "SCHEDRL_DATA"
 _CHALLENGING = "minimalloc_challenging/{}.1048576.csv"
 _SMALL = "minimalloc_small/{}.csv"
 _TORCH = "torch_traces/{}.csv"
@@ -66,21 +64,14 @@ def _read(suite: str) -> tuple[SuiteEntry, ...]:
     Raises:
         InstanceError: the variable is unset, a file is missing, or one is broken.
     """
-    root = os.environ.get(DATA_VARIABLE)
-    if not root:
-        raise InstanceError(
-            f"suite {suite}: {DATA_VARIABLE} is unset, expected the folder that holds memmap/{_first_file(suite)}"
-        )
-    return _entries(suite, Path(root))
+    return _entries(suite, data_folder(suite, f"memmap/{_first_file(suite)}"))
 
 
 @cache
 def _entries(suite: str, root: Path) -> tuple[SuiteEntry, ...]:
     entries = []
     for name, (file, best) in _FILES[suite].items():
-        path = root / "memmap" / file
-        if not path.is_file():
-            raise InstanceError(f"suite {suite}: no file {path}, expected it there as {DATA_VARIABLE} is {root}")
+        path = data_file(suite, root, f"memmap/{file}")
         # Peaks are compared: the capacity in the name of a file is no part of this problem.
         entries.append(_entry(replace(read_minimalloc(path), name=name), best))
     return tuple(entries)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from schedrl.arrays import F64, I64
 from schedrl.envs.memmap import segment_columns as at
@@ -17,25 +16,7 @@ from schedrl.envs.memmap.placement_order import clusters_of, shortening_s
 from schedrl.envs.memmap.plan import MemoryPlan
 from schedrl.errors import ConfigError
 
-__all__ = ["AllocatorRoom", "AllocatorState", "Constants", "allocate", "inner", "plan_of", "room_of", "write_program"]
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-# Numba knows the last three but does not document them, see ``schedrl.kernels``.
-_INNER: dict[str, Any] = {
-    "cache": True,
-    "error_model": "numpy",
-    "_nrt": False,
-    "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
-}
-
-
-def inner(function: _Function) -> _Function:
-    """Compile a function that only kernels call: without the entry points from Python, in half the time."""
-    compiled: _Function = njit(**_INNER)(function)
-    return compiled
+__all__ = ["AllocatorRoom", "AllocatorState", "Constants", "allocate", "plan_of", "room_of", "write_program"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from schedrl.envs.memmap.instance import SCHEMA as MAP_SCHEMA
@@ -14,6 +13,7 @@ from schedrl.envs.memmap.plan import SCHEMA as PLAN_SCHEMA
 from schedrl.envs.memmap.plan import MemoryPlan
 from schedrl.envs.memmap.plan_check import check_plan, plan_objectives
 from schedrl.errors import InstanceError, SolutionError
+from schedrl.schemas import kind_of
 
 __all__ = ["AnyInstance", "AnySolution", "MemoryPlan", "Packing", "check", "objectives"]
 
@@ -29,7 +29,7 @@ class AnyInstance:
             InstanceError: not JSON, another schema, or a bad field.
         """
         kinds: dict[str, Any] = {MAP_SCHEMA: MemoryMapInstance, PACKING_SCHEMA: OffsetPackingInstance}
-        found: MemoryMapInstance | OffsetPackingInstance = _kind(text, kinds, source, InstanceError).from_json(
+        found: MemoryMapInstance | OffsetPackingInstance = kind_of(text, kinds, source, InstanceError).from_json(
             text, source=source
         )
         return found
@@ -46,7 +46,7 @@ class AnySolution:
             SolutionError: not JSON, another schema, or a bad field.
         """
         kinds: dict[str, Any] = {PLAN_SCHEMA: MemoryPlan, PACKING_SOLUTION_SCHEMA: Packing}
-        found: MemoryPlan | Packing = _kind(text, kinds, source, SolutionError).from_json(text, source=source)
+        found: MemoryPlan | Packing = kind_of(text, kinds, source, SolutionError).from_json(text, source=source)
         return found
 
 
@@ -68,14 +68,3 @@ def objectives(instance: MemoryMapInstance | OffsetPackingInstance, solution: Me
         return {"peak": float((solution.offset + instance.size).max())}
     assert isinstance(solution, MemoryPlan)
     return plan_objectives(instance, solution)
-
-
-def _kind(text: str, kinds: dict[str, Any], source: str, error_type: type[Exception]) -> Any:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise error_type(f"{source}: not valid JSON: {error}") from None
-    schema = data.get("schema") if isinstance(data, dict) else None
-    if not isinstance(schema, str) or schema not in kinds:
-        raise error_type(f"{source}: field schema: expected one of {', '.join(kinds)}, got {schema!r:.60}")
-    return kinds[schema]

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from schedrl.arrays import F64, I32
-from schedrl.kernels import kernel
+from schedrl.kernels import inner, kernel
 
 __all__ = [
     "Scratch",
     "allocate_scratch",
     "count_replicas",
     "device_times",
+    "holds",
     "place_replicas",
     "plan_layer",
     "replicate",
@@ -209,7 +210,7 @@ def place_replicas(loads: F64, replicas: I32, first_slot: I32, speed: F64, place
 
 
 @kernel
-def _holds(expert: int, first: int, end: int, placement: I32) -> bool:
+def holds(expert: int, first: int, end: int, placement: I32) -> bool:
     """Return whether slots ``first`` to ``end`` hold the expert."""
     p = first
     while p < end and placement[p] != expert:
@@ -217,7 +218,7 @@ def _holds(expert: int, first: int, end: int, placement: I32) -> bool:
     return p < end
 
 
-@kernel
+@inner
 def _make_room(expert: int, first_slot: I32, placement: I32, scratch: Scratch) -> int:
     """Free a slot on a device that does not hold the expert, by moving others along a shortest path.
 
@@ -228,7 +229,7 @@ def _make_room(expert: int, first_slot: I32, placement: I32, scratch: Scratch) -
     length = 0
     for d in range(devices):
         parent[d] = -1
-        if not _holds(expert, first_slot[d], fill[d], placement):
+        if not holds(expert, first_slot[d], fill[d], placement):
             parent[d] = d
             queue[length] = d
             length += 1
@@ -238,7 +239,7 @@ def _make_room(expert: int, first_slot: I32, placement: I32, scratch: Scratch) -
         head += 1
         for p in range(first_slot[d], fill[d]):
             for other in range(devices):
-                if parent[other] >= 0 or _holds(placement[p], first_slot[other], fill[other], placement):
+                if parent[other] >= 0 or holds(placement[p], first_slot[other], fill[other], placement):
                     continue
                 parent[other], moved[other] = d, p
                 queue[length] = other
@@ -248,7 +249,7 @@ def _make_room(expert: int, first_slot: I32, placement: I32, scratch: Scratch) -
     return -1
 
 
-@kernel
+@inner
 def _shift(free: int, placement: I32, scratch: Scratch) -> int:
     """Move one replica per edge of the path that ends at ``free``; return the device at its start, with a free slot."""
     load, fill, share = scratch.load, scratch.fill, scratch.share
@@ -309,7 +310,7 @@ def swap_search(
     return swaps
 
 
-@kernel
+@inner
 def _hottest_swap(
     max_swaps: int, placement: I32, first_slot: I32, speed: F64, scratch: Scratch
 ) -> tuple[int, int, int, int]:
@@ -343,7 +344,7 @@ def _hottest_swap(
             return hot, mine, other, cold
 
 
-@kernel
+@inner
 def _best_swap(hot: int, placement: I32, first_slot: I32, speed: F64, scratch: Scratch) -> tuple[int, int, int]:
     """Return the best swap's slot of the hot device, the other slot and its device; -1 when none helps."""
     load, share, held = scratch.load, scratch.share, scratch.held
@@ -356,7 +357,7 @@ def _best_swap(hot: int, placement: I32, first_slot: I32, speed: F64, scratch: S
             continue
         for i in range(first_slot[hot], first_slot[hot + 1]):
             e = placement[i]
-            if share[e] < least or _holds(e, first_slot[d], first_slot[d + 1], placement):
+            if share[e] < least or holds(e, first_slot[d], first_slot[d + 1], placement):
                 continue
             for j in range(first_slot[d], first_slot[d + 1]):
                 change = share[e] - share[placement[j]]

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from schedrl.envs.moe.cache_instance import ExpertCacheInstance
-from schedrl.envs.moe.cache_simulator import CacheSimulator
-from schedrl.families import get_family
-from schedrl.instance_sources import FixedInstances, GeneratedInstances
-from schedrl.vector import Episodes, ObservationMode, SchedulingEnv, SchedulingVectorEnv
+from schedrl.vector import ObservationMode, SchedulingEnv, SchedulingVectorEnv, episodes_of
 
 __all__ = ["GAME", "ExpertCacheEnv", "ExpertCacheVectorEnv"]
 
 GAME = "moe:cache"
 _SIZE: Mapping[str, Any] = MappingProxyType({"layers": 8, "experts": 8, "tokens": 32})
-
-
-def _episodes(
-    batch: int,
-    instances: Sequence[ExpertCacheInstance] | None,
-    generator: str,
-    size: Mapping[str, Any],
-    observation: ObservationMode,
-    options: Mapping[str, Any],
-) -> Episodes:
-    family = get_family(GAME)
-    source = GeneratedInstances(family, generator, size) if instances is None else FixedInstances(instances)
-    return Episodes(family, partial(CacheSimulator, **options), source, observation, batch)
 
 
 class ExpertCacheEnv(SchedulingEnv):
@@ -69,7 +52,7 @@ class ExpertCacheEnv(SchedulingEnv):
         skip_forced: bool = True,
     ) -> None:
         options = {"window": window, "prefetch": prefetch, "skip_forced": skip_forced}
-        super().__init__(_episodes(1, instances, generator, size, observation, options))
+        super().__init__(episodes_of(GAME, 1, instances, generator, size, observation, options))
 
 
 class ExpertCacheVectorEnv(SchedulingVectorEnv):
@@ -87,4 +70,4 @@ class ExpertCacheVectorEnv(SchedulingVectorEnv):
         skip_forced: bool = True,
     ) -> None:
         options = {"window": window, "prefetch": prefetch, "skip_forced": skip_forced}
-        super().__init__(_episodes(num_envs, instances, generator, size, observation, options))
+        super().__init__(episodes_of(GAME, num_envs, instances, generator, size, observation, options))

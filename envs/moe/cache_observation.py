@@ -12,7 +12,7 @@ import numpy as np
 from schedrl.arrays import F32, I32
 from schedrl.envs.moe.cache_instance import ExpertCacheInstance
 from schedrl.graphs import Feature, FeatureTable, StaticGraph
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inlined, inner_inlined, kernel
 
 if TYPE_CHECKING:
     from schedrl.envs.moe.cache_state import State
@@ -142,7 +142,7 @@ def write_decisions(state: State, candidates: I32, candidate_features: F32, cont
         _write_context(state, b, candidates.shape[1], context[b])
 
 
-@inlined
+@inner_inlined
 def _write_candidate(state: State, b: int, expert: int, out: F32) -> None:
     r, experts, layers = state.step[b], state.experts[b], state.layers[b]
     layer, last = expert // experts, state.last_use[b, expert]
@@ -178,7 +178,7 @@ def _write_candidate(state: State, b: int, expert: int, out: F32) -> None:
     out[18] = crowd / experts
 
 
-@inlined
+@inner_inlined
 def _compare(state: State, b: int, valid: int, out: F32) -> None:
     """Fill what compares the candidates with each other."""
     largest = 1e-12
@@ -196,7 +196,7 @@ def _compare(state: State, b: int, valid: int, out: F32) -> None:
         out[slot, 10] = out[slot, 9] / largest
 
 
-@inlined
+@inner_inlined
 def _write_context(state: State, b: int, window: int, out: F32) -> None:
     r, phase, load = state.step[b], state.phase[b], state.load_s[b]
     duration = state.duration[b, r]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from schedrl.envs.moe.cache_observation import chance
 from schedrl.envs.moe.cache_state import State
-from schedrl.kernels import inlined
+from schedrl.kernels import inner_inlined
 
 __all__ = ["can_bring", "may_leave", "offer_evictions", "offer_loads"]
 
 
-@inlined
+@inner_inlined
 def may_leave(state: State, b: int, expert: int) -> bool:
     """Whether a resident expert is neither needed by the request nor brought ahead of need during it."""
     free: bool = state.last_use[b, expert] != state.step[b] and state.fresh[b, expert] != state.step[b]
     return free
 
 
-@inlined
+@inner_inlined
 def _keep_best(state: State, b: int, first: int, count: int, expert: int, score: float, window: int) -> int:
     """Insert an expert among the offers from slot ``first`` on, lowest score and then number first."""
     i = count
@@ -35,7 +35,7 @@ def _keep_best(state: State, b: int, first: int, count: int, expert: int, score:
     return count
 
 
-@inlined
+@inner_inlined
 def offer_evictions(state: State, b: int, window: int) -> None:
     """Offer the experts that may leave, least recently used first."""
     count = 0
@@ -47,7 +47,7 @@ def offer_evictions(state: State, b: int, window: int) -> None:
     state.candidates[b] = count
 
 
-@inlined
+@inner_inlined
 def offer_loads(state: State, b: int, window: int) -> None:
     """Offer to load nothing, and the absent experts of the next request's layer, the likeliest first."""
     r, experts = state.step[b], state.experts[b]
@@ -61,7 +61,7 @@ def offer_loads(state: State, b: int, window: int) -> None:
     state.candidates[b] = count
 
 
-@inlined
+@inner_inlined
 def can_bring(state: State, b: int) -> bool:
     """Whether the channel is free during the computation and memory has a place for another expert."""
     r = state.step[b]

@@ -31,7 +31,7 @@ from schedrl.envs.moe.cache_state import (
 )
 from schedrl.errors import ConfigError
 from schedrl.graphs import DecisionBatch, FeatureTable
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inlined, inner_inlined, kernel
 
 __all__ = ["CacheSimulator"]
 
@@ -39,7 +39,7 @@ __all__ = ["CacheSimulator"]
 _RECENT = 0.125
 
 
-@inlined
+@inner_inlined
 def _learn(state: State, b: int, r: int) -> None:
     """Count what the request that just got known says about its layer and about what follows the one before."""
     layer, experts = state.layer[b, r], state.experts[b]
@@ -66,7 +66,7 @@ def _learn(state: State, b: int, r: int) -> None:
                     state.follows[b, source, expert - base] += 1.0
 
 
-@inlined
+@inner_inlined
 def _reveal(state: State, b: int) -> None:
     """Make the next request known: queue what it lacks, hottest first, and find when it can be computed."""
     r = state.step[b]
@@ -150,7 +150,7 @@ def _decide(state: State, b: int) -> None:
     state.pending[b] = -1
 
 
-@inlined
+@inner_inlined
 def _carry_on(state: State, b: int, window: int, prefetch: bool, skip_forced: bool) -> bool:
     """Do the next thing that is no choice, and return whether there was one."""
     state.candidates[b] = 0

@@ -6,7 +6,6 @@ The real routes are no part of the package. The environment variable ``SCHEDRL_D
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -17,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from schedrl.arrays import I32
+from schedrl.benchmark_data import data_file, data_folder
 from schedrl.envs.moe.cache_bounds import cache_bounds
 from schedrl.envs.moe.cache_generators import mixtral_decode, zipf_decode
 from schedrl.envs.moe.cache_instance import ExpertCacheInstance
 from schedrl.errors import InstanceError
 from schedrl.families import Suite, SuiteEntry
 
-__all__ = ["CACHE_SUITES", "DATA_VARIABLE", "read_routes"]
+__all__ = ["CACHE_SUITES", "read_routes"]
 
-DATA_VARIABLE = "SCHEDRL_DATA"
 # First number of the seeds (first, k); training draws from other seeds.
 _DEMO_SEED = 20261125
 _DEMO: tuple[tuple[Callable[..., ExpertCacheInstance], Mapping[str, Any]], ...] = (
@@ -86,23 +85,14 @@ def _routes() -> tuple[SuiteEntry, ...]:
     Raises:
         InstanceError: the variable is unset, a file is missing, or one is broken.
     """
-    root = os.environ.get(DATA_VARIABLE)
-    if not root:
-        raise InstanceError(
-            f"suite cache-routes: {DATA_VARIABLE} is unset, expected the folder that holds "
-            f"moe/routes/{_ROUTES['olmoe'][0]}"
-        )
-    return _route_entries(Path(root))
+    return _route_entries(data_folder("cache-routes", f"moe/routes/{_ROUTES['olmoe'][0]}"))
 
 
 @cache
 def _route_entries(root: Path) -> tuple[SuiteEntry, ...]:
     entries = []
     for model, (file, experts, expert_bytes) in _ROUTES.items():
-        path = root / "moe" / "routes" / file
-        if not path.is_file():
-            raise InstanceError(f"suite cache-routes: no file {path}, expected it there as {DATA_VARIABLE} is {root}")
-        requests = read_routes(path, experts)
+        requests = read_routes(data_file("cache-routes", root, f"moe/routes/{file}"), experts)
         for share in _SHARES:
             instance = ExpertCacheInstance(
                 name=f"{model}-layer0-{round(100 * share)}",

@@ -10,7 +10,7 @@ import numpy as np
 from schedrl.arrays import I32
 from schedrl.atomic import write_text
 from schedrl.envs.moe.engines import Engine, get_engine
-from schedrl.envs.moe.instance import ExpertPlacementInstance
+from schedrl.envs.moe.instance import ExpertPlacementInstance, trivial_placement
 from schedrl.envs.moe.model import MoEModel
 from schedrl.envs.moe.solution import ExpertPlan, check_plan
 from schedrl.errors import ConfigError, SolutionError
@@ -169,5 +169,5 @@ def _with_dense_layers(
         )
     if expected < layers or (expected > layers and not engine.counts_dense_layers):
         raise ConfigError(f"{instance.name}: {layers} layers with experts, {engine.title} cannot take {expected}")
-    dense = np.tile(np.arange(slots, dtype=np.int32) % instance.experts, (expected - layers, 1))
+    dense = trivial_placement(expected - layers, instance.experts, slots)
     return np.concatenate([dense, placement])

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from schedrl.envs.moe.instance import ExpertPlacementInstance
-from schedrl.envs.moe.simulator import Simulator
-from schedrl.families import get_family
-from schedrl.instance_sources import FixedInstances, GeneratedInstances
-from schedrl.vector import Episodes, ObservationMode, SchedulingEnv, SchedulingVectorEnv
+from schedrl.vector import ObservationMode, SchedulingEnv, SchedulingVectorEnv, episodes_of
 
 __all__ = ["GAME", "ExpertPlacementEnv", "ExpertPlacementVectorEnv"]
 
 GAME = "moe"
 _GENERATOR = "mixtral"
 _SIZE: Mapping[str, Any] = MappingProxyType({"layers": 4})
-
-
-def _episodes(
-    batch: int,
-    instances: Sequence[ExpertPlacementInstance] | None,
-    generator: str,
-    size: Mapping[str, Any],
-    observation: ObservationMode,
-    options: Mapping[str, Any],
-) -> Episodes:
-    family = get_family(GAME)
-    source = GeneratedInstances(family, generator, size) if instances is None else FixedInstances(instances)
-    return Episodes(family, partial(Simulator, **options), source, observation, batch)
 
 
 class ExpertPlacementEnv(SchedulingEnv):
@@ -71,7 +54,7 @@ class ExpertPlacementEnv(SchedulingEnv):
         skip_forced: bool = True,
     ) -> None:
         options = {"window": window, "z": z, "skip_forced": skip_forced}
-        super().__init__(_episodes(1, instances, generator, size, observation, options))
+        super().__init__(episodes_of(GAME, 1, instances, generator, size, observation, options))
 
 
 class ExpertPlacementVectorEnv(SchedulingVectorEnv):
@@ -89,4 +72,4 @@ class ExpertPlacementVectorEnv(SchedulingVectorEnv):
         skip_forced: bool = True,
     ) -> None:
         options = {"window": window, "z": z, "skip_forced": skip_forced}
-        super().__init__(_episodes(num_envs, instances, generator, size, observation, options))
+        super().__init__(episodes_of(GAME, num_envs, instances, generator, size, observation, options))

@@ -19,13 +19,13 @@ import numpy as np
 from schedrl.arrays import F64, I32, I64
 from schedrl.devices import Cluster, uniform_cluster
 from schedrl.envs.moe.affinity import transition_matrices
-from schedrl.envs.moe.instance import ExpertPlacementInstance
+from schedrl.envs.moe.instance import ExpertPlacementInstance, trivial_placement
 from schedrl.envs.moe.model import MoEModel, get_model
 from schedrl.envs.moe.profiles import Profile, get_profile, load_profiles
 from schedrl.envs.moe.timing import AllToAll, Deduplication, LayerTiming, Residence
 from schedrl.errors import ConfigError
 
-__all__ = ["GENERATORS", "arbitrary", "draw_counts", "draw_shares", "placement", "trivial_placement"]
+__all__ = ["GENERATORS", "arbitrary", "draw_counts", "draw_shares", "placement"]
 
 _DEVICES = ("a100-sxm-80gb", "h100-sxm", "h200-sxm", "b200-sxm", "l40s", "h20", "h800-sxm")
 # What a profile gives where the caller gives nothing.
@@ -115,11 +115,6 @@ def placement(
         transitions=transitions,
         initial=trivial_placement(model.layers, model.experts, int(slots.sum())) if initial else None,
     )
-
-
-def trivial_placement(layers: int, experts: int, slots: int) -> I32:
-    """Return the placement (L, P) that engines start with: experts in order, then again from the first."""
-    return np.tile(np.arange(slots, dtype=np.int32) % experts, (layers, 1))
 
 
 def draw_shares(rng: np.random.Generator, profile: Profile, model: MoEModel, *, domains: int = 1) -> F64:

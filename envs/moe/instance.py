@@ -15,7 +15,7 @@ from schedrl.envs.moe.model import MoEModel, model_from_dict
 from schedrl.envs.moe.timing import LayerTiming, timing_from_dict
 from schedrl.errors import ConfigError, InstanceError
 
-__all__ = ["MAX_COUNT", "SCHEMA", "ExpertPlacementInstance"]
+__all__ = ["MAX_COUNT", "SCHEMA", "ExpertPlacementInstance", "trivial_placement"]
 
 SCHEMA = "schedrl/expert-placement-instance/1"
 MAX_COUNT = 2**40
@@ -102,6 +102,13 @@ class ExpertPlacementInstance:
         """Most plans a solution may have: one per scored window, one alone when they are scored in sample."""
         return max(len(self.counts) - self.planned, 1)
 
+    @cached_property
+    def start(self) -> I32:
+        """(L, P) the initial placement, or the one that engines start with."""
+        if self.initial is not None:
+            return self.initial
+        return trivial_placement(self.layers, self.experts, self.total_slots)
+
     @property
     def size_label(self) -> str:
         """Size group in tables."""
@@ -176,6 +183,11 @@ class ExpertPlacementInstance:
             raise InstanceError(str(error)) from None
         except InstanceError as error:
             raise InstanceError(str(error) if str(error).startswith(source) else f"{source}: {error}") from None
+
+
+def trivial_placement(layers: int, experts: int, slots: int) -> I32:
+    """Return the placement (L, P) that engines start with: experts in order, then again from the first."""
+    return np.tile(np.arange(slots, dtype=np.int32) % experts, (layers, 1))
 
 
 def _integers(values: Any, dtype: type, where: str) -> np.ndarray[Any, Any]:

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from schedrl.arrays import F64, I32, Bool
+from schedrl.envs.moe.balancing import holds as holds_expert
 from schedrl.envs.moe.instance import ExpertPlacementInstance
 from schedrl.envs.moe.timing import AllToAll
-from schedrl.kernels import kernel
+from schedrl.kernels import inner, kernel
 
 __all__ = [
     "SCRATCH_ROWS",
@@ -152,7 +153,7 @@ def home_layer_s(hw: Hardware, b: int, tokens: F64, device: I32, slots: int, tot
     return seconds
 
 
-@kernel
+@inner
 def _exchanges_s(hw: Hardware, b: int, distinct: float, scratch: F64) -> float:
     """Return the seconds of dispatch and combine; volumes are the same in both, with directions swapped."""
     count, by_node = hw.devices[b], hw.deduplicate[b] == 2
@@ -227,7 +228,7 @@ def migration_layer_s(
     for p in range(slots):
         if p > 0 and device[p] != device[p - 1]:
             first = p
-        if holds[new[p], device[p]] or _seen(new, first, p):
+        if holds[new[p], device[p]] or holds_expert(new[p], first, p, new):
             continue
         moved += 1
         d, expert, source, network = device[p], new[p], -1, 1
@@ -245,12 +246,3 @@ def migration_layer_s(
         longest = max(longest, max(scratch[1, d], scratch[3, d]) * hw.inter_move_s[b, d])
     scratch[4, 0] = float(moved)
     return longest + hw.sync_s[b] if moved > 0 else 0.0
-
-
-@kernel
-def _seen(experts: I32, first: int, last: int) -> bool:
-    """Whether the expert of slot ``last`` is in a slot from ``first`` on before it."""
-    found = False
-    for p in range(first, last):
-        found = found or experts[p] == experts[last]
-    return found

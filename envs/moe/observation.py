@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from schedrl.arrays import F32, I32
-from schedrl.envs.moe.inner_kernels import inner, inner_inlined
 from schedrl.envs.moe.layer_time import Hardware
 from schedrl.envs.moe.placement_graph import EDGE_TYPES, NODE_FEATURES, most_edges, static_graph
 from schedrl.graphs import Feature, FeatureTable
-from schedrl.kernels import kernel
+from schedrl.kernels import inner, inner_inlined, kernel
 
 if TYPE_CHECKING:
     from schedrl.envs.moe.placement_state import State

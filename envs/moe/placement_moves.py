@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schedrl.envs.moe.inner_kernels import inner, inner_inlined
 from schedrl.envs.moe.layer_time import Hardware
 
 if TYPE_CHECKING:
     from schedrl.envs.moe.placement_state import State
+from schedrl.kernels import inner, inner_inlined
 
 __all__ = ["begin_layer", "offer", "place"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from schedrl.arrays import F64
-from schedrl.envs.moe.inner_kernels import inner
 from schedrl.envs.moe.layer_time import Hardware, home_layer_s, migration_layer_s, slot_tokens
 
 if TYPE_CHECKING:
     from schedrl.envs.moe.placement_state import State
+from schedrl.kernels import inner
 
 __all__ = ["even_total_s", "plan_total_s"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from schedrl.envs.moe.bounds import bounds as placement_bounds
@@ -15,6 +14,7 @@ from schedrl.envs.moe.instance import ExpertPlacementInstance
 from schedrl.envs.moe.solution import PLAN_SCHEMA, ExpertPlan, check_plan, plan_objectives
 from schedrl.errors import SolutionError
 from schedrl.families import Bound
+from schedrl.schemas import kind_of
 
 __all__ = ["AnyInstance", "AnySolution", "bounds", "check", "objectives"]
 
@@ -43,15 +43,8 @@ class AnySolution:
         Raises:
             SolutionError: not JSON, another schema, or a bad field.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise SolutionError(f"{source}: not valid JSON: {error}") from None
         kinds: dict[str, Any] = {PLAN_SCHEMA: ExpertPlan, CACHE_SOLUTION_SCHEMA: CacheSchedule}
-        schema = data.get("schema") if isinstance(data, dict) else None
-        if not isinstance(schema, str) or schema not in kinds:
-            raise SolutionError(f"{source}: field schema: expected one of {', '.join(kinds)}, got {schema!r:.60}")
-        found: ExpertPlan | CacheSchedule = kinds[schema].from_json(text, source=source)
+        found: ExpertPlan | CacheSchedule = kind_of(text, kinds, source, SolutionError).from_json(text, source=source)
         return found
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from schedrl.arrays import F64, I32
 from schedrl.envs.moe.layer_time import Hardware
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inner_inlined, kernel
 
 __all__ = ["begin_changes", "change_once", "end_changes"]
 
 
-@inlined
+@inner_inlined
 def _cost(hw: Hardware, b: int, d: int, load: float) -> float:
     """Return a device's seconds for a slot."""
     return max(load * hw.token_s[b, d], hw.weight_s[b, d]) if load > 0.0 else 0.0
@@ -83,7 +83,7 @@ def change_once(
     return True
 
 
-@inlined
+@inner_inlined
 def _after_swap(
     hw: Hardware, b: int, loads: F64, placement: I32, device: I32, replicas: I32, busy: F64, held: I32, p: int, q: int
 ) -> float:
@@ -97,7 +97,7 @@ def _after_swap(
     return float(max(here, there))
 
 
-@inlined
+@inner_inlined
 def _after_gift(
     hw: Hardware, b: int, loads: F64, placement: I32, device: I32, replicas: I32, busy: F64, held: I32, p: int, q: int
 ) -> float:
@@ -119,7 +119,7 @@ def _after_gift(
     return peak
 
 
-@inlined
+@inner_inlined
 def _swap(
     hw: Hardware, b: int, loads: F64, placement: I32, device: I32, replicas: I32, busy: F64, held: I32, p: int, q: int
 ) -> None:
@@ -134,7 +134,7 @@ def _swap(
     placement[p], placement[q] = other, mine
 
 
-@inlined
+@inner_inlined
 def _give(
     hw: Hardware, b: int, loads: F64, placement: I32, device: I32, replicas: I32, busy: F64, held: I32, p: int, q: int
 ) -> None:

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from schedrl.envs.moe.instance import ExpertPlacementInstance
-from schedrl.envs.moe.rebalance_simulator import RebalanceSimulator
-from schedrl.families import get_family
-from schedrl.instance_sources import FixedInstances, GeneratedInstances
-from schedrl.vector import Episodes, ObservationMode, SchedulingEnv, SchedulingVectorEnv
+from schedrl.vector import ObservationMode, SchedulingEnv, SchedulingVectorEnv, episodes_of
 
 __all__ = ["GAME", "ExpertRebalanceEnv", "ExpertRebalanceVectorEnv"]
 
 GAME = "moe:rebalance"
 _SIZE: Mapping[str, Any] = MappingProxyType({"layers": 2, "switch_every": 6})
-
-
-def _episodes(
-    batch: int,
-    instances: Sequence[ExpertPlacementInstance] | None,
-    generator: str,
-    size: Mapping[str, Any],
-    observation: ObservationMode,
-    options: Mapping[str, Any],
-) -> Episodes:
-    family = get_family(GAME)
-    source = GeneratedInstances(family, generator, size) if instances is None else FixedInstances(instances)
-    return Episodes(family, partial(RebalanceSimulator, **options), source, observation, batch)
 
 
 class ExpertRebalanceEnv(SchedulingEnv):
@@ -66,7 +49,7 @@ class ExpertRebalanceEnv(SchedulingEnv):
         observation: ObservationMode = "candidates",
         skip_forced: bool = True,
     ) -> None:
-        super().__init__(_episodes(1, instances, generator, size, observation, {"skip_forced": skip_forced}))
+        super().__init__(episodes_of(GAME, 1, instances, generator, size, observation, {"skip_forced": skip_forced}))
 
 
 class ExpertRebalanceVectorEnv(SchedulingVectorEnv):
@@ -81,4 +64,6 @@ class ExpertRebalanceVectorEnv(SchedulingVectorEnv):
         observation: ObservationMode = "candidates",
         skip_forced: bool = True,
     ) -> None:
-        super().__init__(_episodes(num_envs, instances, generator, size, observation, {"skip_forced": skip_forced}))
+        super().__init__(
+            episodes_of(GAME, num_envs, instances, generator, size, observation, {"skip_forced": skip_forced})
+        )

@@ -13,7 +13,7 @@ import numpy as np
 from schedrl.arrays import F32, I32
 from schedrl.envs.moe.instance import ExpertPlacementInstance
 from schedrl.graphs import Feature, FeatureTable, StaticGraph
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inner_inlined, kernel
 
 if TYPE_CHECKING:
     from schedrl.envs.moe.rebalance_state import State
@@ -149,30 +149,30 @@ def write_decisions(state: State, candidates: I32, candidate_features: F32, cont
             _write_context(state, b, context[b])
 
 
-@inlined
+@inner_inlined
 def _clipped(value: float) -> float:
     return min(max(value, -1.0), 1.0)
 
 
-@inlined
+@inner_inlined
 def _squashed(value: float) -> float:
     return value / (1.0 + value)
 
 
-@inlined
+@inner_inlined
 def _window_s(state: State, b: int) -> float:
     """Return a window's seconds of the layer as it is now, by the recent forecast."""
     return float(max(state.iterations[b] * state.predicted_s[b, 0, 1], 1e-12))
 
 
-@inlined
+@inner_inlined
 def _net(state: State, b: int, slot: int, windows: int) -> float:
     """Return what an option saves over some windows less its migration, per window and per a window's seconds."""
     saved = (state.predicted_s[b, 0, 1] - state.predicted_s[b, slot, 1]) * state.iterations[b] * windows
     return float((saved - state.move_s[b, slot]) / (_window_s(state, b) * windows))
 
 
-@inlined
+@inner_inlined
 def _write_candidate(state: State, b: int, slot: int, best: float, out: F32) -> None:
     out[state.kind[b, slot]] = 1.0
     for k in range(4):
@@ -189,7 +189,7 @@ def _write_candidate(state: State, b: int, slot: int, best: float, out: F32) -> 
     out[18] = min(1.0 / state.peak[b, slot], 1.0)
 
 
-@inlined
+@inner_inlined
 def _write_context(state: State, b: int, out: F32) -> None:
     left = state.plans[b] - state.plan[b]
     known, unchanged = state.planned[b] + state.plan[b], state.unchanged[b, state.layer[b]]

@@ -6,12 +6,12 @@ Everything here looks at windows that are over, and nothing else.
 from __future__ import annotations
 
 from schedrl.arrays import F64, I32
-from schedrl.envs.moe.balancing import Scratch, place_replicas, replicate, swap_search
+from schedrl.envs.moe.balancing import Scratch, plan_layer
 from schedrl.envs.moe.layer_time import home_layer_s, migration_layer_s, slot_tokens
 from schedrl.envs.moe.rebalance_changes import begin_changes, change_once, end_changes
 from schedrl.envs.moe.rebalance_state import State, Work
-from schedrl.envs.moe.relabelling import preserve_slots, relabel_devices
-from schedrl.kernels import inlined, kernel
+from schedrl.envs.moe.relabelling import rearrange
+from schedrl.kernels import inner, inner_inlined
 
 __all__ = ["make_options", "write_forecasts"]
 
@@ -26,7 +26,7 @@ _MARGIN = 0.674
 _SWAPS = 24
 
 
-@inlined
+@inner_inlined
 def _total(state: State, b: int, window: int, layer: int) -> float:
     total = 0.0
     for e in range(state.experts[b]):
@@ -34,7 +34,7 @@ def _total(state: State, b: int, window: int, layer: int) -> float:
     return total
 
 
-@inlined
+@inner_inlined
 def _variation(state: State, b: int, window: int, other: int, layer: int) -> float:
     """Return the total variation between a layer's loads in two windows, 0 to 1."""
     here, there, apart = _total(state, b, window, layer), _total(state, b, other, layer), 0.0
@@ -45,7 +45,7 @@ def _variation(state: State, b: int, window: int, other: int, layer: int) -> flo
     return 0.5 * apart
 
 
-@kernel
+@inner
 def write_forecasts(state: State, b: int) -> None:
     """Write the forecasts of the layer at hand from the windows that are over, and how far those vary."""
     layer, known, experts = state.layer[b], state.planned[b] + state.plan[b], state.experts[b]
@@ -83,7 +83,7 @@ def write_forecasts(state: State, b: int) -> None:
     state.distance[b, 3] = switches / known
 
 
-@kernel
+@inner
 def make_options(state: State, work: Work, b: int) -> None:
     """List the options of the layer at hand with what each costs and promises; keeping it comes first."""
     layer, slots = state.layer[b], state.slots[b]
@@ -98,7 +98,7 @@ def make_options(state: State, work: Work, b: int) -> None:
         _list_option(state, work, b, kind)
 
 
-@kernel
+@inner
 def _list_changes(state: State, work: Work, b: int) -> None:
     """List the placements after a few changes, each the best one for the recent forecast."""
     slots, loads, listed = state.slots[b], state.forecast[b, _RECENT], 0
@@ -120,7 +120,7 @@ def _list_changes(state: State, work: Work, b: int) -> None:
     end_changes(work.placement, device, slots, work.held)
 
 
-@inlined
+@inner_inlined
 def _cut(work: Work, experts: int, slots: int, devices: int) -> Scratch:
     """Return the balancing kernels' memory for a layer of these sizes."""
     memory = work.balancing
@@ -143,7 +143,7 @@ def _cut(work: Work, experts: int, slots: int, devices: int) -> Scratch:
     )
 
 
-@kernel
+@inner
 def _place_anew(state: State, work: Work, b: int, forecast: F64) -> None:
     """Write into ``work.placement`` a placement for a forecast that moves as little as its balance allows."""
     experts, slots, devices = state.experts[b], state.slots[b], state.devices[b]
@@ -151,14 +151,11 @@ def _place_anew(state: State, work: Work, b: int, forecast: F64) -> None:
     loads, replicas, placement = forecast[:experts], work.replicas[:experts], work.placement[:slots]
     first, speed = state.first_slot[b, : devices + 1], work.hardware.token_s[b, :devices]
     now = state.placement[b, state.layer[b], :slots]
-    replicate(loads, slots, devices, replicas, memory.share)
-    place_replicas(loads, replicas, first, speed, placement, memory)
-    swap_search(loads, replicas, placement, first, speed, _SWAPS, memory)
-    relabel_devices(now, placement, first, speed, work.hardware.node[b, :devices], False, memory)
-    preserve_slots(now, placement, first, memory)
+    plan_layer(loads, first, speed, _SWAPS, replicas, placement, memory)
+    rearrange(now, placement, first, speed, work.hardware.node[b, :devices], 0, memory)
 
 
-@kernel
+@inner
 def _list_option(state: State, work: Work, b: int, kind: int) -> None:
     """Append ``work.placement`` to the options, unless it moves nothing and something else does so already."""
     c, slots, layer = state.candidates[b], state.slots[b], state.layer[b]
@@ -185,7 +182,7 @@ def _list_option(state: State, work: Work, b: int, kind: int) -> None:
     state.candidates[b] = c + 1
 
 
-@inlined
+@inner_inlined
 def _same_replicas(old: I32, new: I32, slots: int) -> bool:
     same = True
     for p in range(slots):

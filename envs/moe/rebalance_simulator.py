@@ -24,14 +24,14 @@ from schedrl.envs.moe.rebalance_state import (
 )
 from schedrl.envs.moe.solution import ExpertPlan
 from schedrl.graphs import DecisionBatch, FeatureTable
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inner, inner_inlined, kernel
 
 __all__ = ["RebalanceSimulator"]
 
 _HARDWARE = "hardware_"
 
 
-@inlined
+@inner_inlined
 def _take(state: State, b: int, slot: int) -> None:
     """Bring the layer at hand into the placement of an option and go on to the next layer."""
     layer = state.layer[b]
@@ -43,7 +43,7 @@ def _take(state: State, b: int, slot: int) -> None:
     state.layer[b] = layer + 1
 
 
-@kernel
+@inner
 def _end_window(state: State, work: Work, b: int) -> None:
     """Record the plan, and pay for the window that it was made for, or for all when they are scored in sample."""
     plan, slots, experts = state.plan[b], state.slots[b], state.experts[b]
@@ -65,7 +65,7 @@ def _end_window(state: State, work: Work, b: int) -> None:
     state.plan[b], state.layer[b] = plan + 1, 0
 
 
-@inlined
+@inner
 def _advance(state: State, work: Work, b: int, keep: int, skip_forced: bool) -> None:
     """Go on to the next decision; the last ``keep`` decisions are one even when forced."""
     while True:

@@ -78,7 +78,6 @@ class State(NamedTuple):
     elapsed_ideal_s: F64  # (B,) of the windows that are over
     paid: F64  # (B,)
     invalid: I32  # (B,)
-    pending: I32  # (B,) option that is taken next, -1 for none
 
 
 class Work(NamedTuple):
@@ -178,7 +177,7 @@ def write_instance(state: State, work: Work, row: int, instance: ExpertPlacement
     state.loads[row, :windows, :layers, :experts] = instance.counts / instance.iterations
     state.device[row, :slots] = instance.slot_device
     state.first_slot[row, : devices + 1] = np.concatenate([[0], np.cumsum(instance.slots)])
-    state.placement[row, :layers, :slots] = np.arange(slots) % experts if instance.initial is None else instance.initial
+    state.placement[row, :layers, :slots] = instance.start
     first = 0 if instance.planned == windows else instance.planned
     state.ideal[row] = 0.0
     for window in range(first, windows):
@@ -189,7 +188,6 @@ def write_instance(state: State, work: Work, row: int, instance: ExpertPlacement
         getattr(state, name)[row] = 0
     for name in ("total_s", "elapsed_ideal_s", "paid"):
         getattr(state, name)[row] = 0.0
-    state.pending[row] = -1
 
 
 def _balanced_s(work: Work, row: int, instance: ExpertPlacementInstance, window: int) -> float:

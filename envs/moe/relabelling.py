@@ -9,9 +9,9 @@ import numpy as np
 
 from schedrl.arrays import F64, I32
 from schedrl.envs.moe.balancing import Scratch
-from schedrl.kernels import kernel
+from schedrl.kernels import inner, kernel
 
-__all__ = ["assign", "preserve_slots", "relabel_devices"]
+__all__ = ["assign", "preserve_slots", "rearrange", "relabel_devices"]
 
 
 @kernel
@@ -78,13 +78,25 @@ def relabel_devices(
 
 
 @kernel
+def rearrange(old: I32, new: I32, first_slot: I32, speed: F64, node: I32, across: int, scratch: Scratch) -> None:
+    """Change ``new`` (P,) to need fewer transfers from ``old`` (P,), at the same balance.
+
+    Equal devices exchange their contents inside each node (``across`` 0), over all nodes (1) or not at all (-1); then
+    experts that stay on a device stay in their slot.
+    """
+    if across >= 0:
+        relabel_devices(old, new, first_slot, speed, node, across > 0, scratch)
+    preserve_slots(old, new, first_slot, scratch)
+
+
+@inner
 def _count_device(placement: I32, first: int, end: int, held: I32) -> None:
     held[:] = 0
     for p in range(first, end):
         held[placement[p]] += 1
 
 
-@kernel
+@inner
 def _overlap(placement: I32, first: int, end: int, held: I32) -> int:
     """Return how many of the slots' experts are among those counted in ``held``, copies paired one to one."""
     found = 0

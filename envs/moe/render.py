@@ -32,7 +32,6 @@ __all__ = [
     "load_heatmap",
     "migration_over_time",
     "migration_panels",
-    "starting_placement",
     "traffic_chart",
     "traffic_matrix",
 ]
@@ -58,7 +57,7 @@ def load_chart(instance: ExpertPlacementInstance, plan: ExpertPlan) -> HeatmapCh
         SolutionError: the plan is not valid for the instance.
     """
     placements = _placements(instance, plan)
-    before = np.broadcast_to(starting_placement(instance), placements.shape)
+    before = np.broadcast_to(instance.start, placements.shape)
     panels = []
     for name, chosen in ((_before(instance), before), ("as planned", placements)):
         loads = _relative_loads(instance, chosen)
@@ -94,7 +93,7 @@ def expert_chart(instance: ExpertPlacementInstance, plan: ExpertPlan) -> Heatmap
         SolutionError: the plan is not valid for the instance.
     """
     placements = _placements(instance, plan)
-    before = np.broadcast_to(starting_placement(instance), placements.shape)
+    before = np.broadcast_to(instance.start, placements.shape)
     layer = int(_relative_loads(instance, before).max(axis=1).argmax())
     order = np.argsort(-instance.scored[:, layer].sum(axis=0), kind="stable")[:_MOST_EXPERTS]
     which = "experts" if len(order) == instance.experts else f"the {len(order)} heaviest experts"
@@ -134,7 +133,7 @@ def traffic_chart(instance: ExpertPlacementInstance, plan: ExpertPlan) -> Heatma
         SolutionError: the plan is not valid for the instance.
     """
     placements = _placements(instance, plan)
-    before = np.broadcast_to(starting_placement(instance), placements.shape)
+    before = np.broadcast_to(instance.start, placements.shape)
     node_of = instance.cluster.node_of
     panels = []
     for name, chosen in ((_before(instance), before), ("as planned", placements)):
@@ -173,7 +172,7 @@ def migration_panels(instance: ExpertPlacementInstance, plan: ExpertPlan) -> Pan
         SolutionError: the plan is not valid for the instance.
     """
     placements = _placements(instance, plan)
-    before = starting_placement(instance)
+    before = instance.start
     first = placements[0] if instance.initial is None else instance.initial
     moves = [migration_times(instance, *pair) for pair in zip([first, *placements[:-1]], placements, strict=True)]
     moved = np.array([size for _, size in moves]) / 1e9
@@ -202,14 +201,6 @@ def migration_panels(instance: ExpertPlacementInstance, plan: ExpertPlan) -> Pan
             ),
         ),
     )
-
-
-def starting_placement(instance: ExpertPlacementInstance) -> I32:
-    """Return (L, P) the initial placement, or the trivial one: slot p holds expert p modulo their number."""
-    if instance.initial is not None:
-        return instance.initial
-    row = np.arange(instance.total_slots, dtype=np.int32) % np.int32(instance.experts)
-    return np.tile(row, (instance.layers, 1))
 
 
 def _before(instance: ExpertPlacementInstance) -> str:

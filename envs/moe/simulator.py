@@ -13,7 +13,6 @@ import numpy as np
 
 from schedrl.arrays import F32, I32, Bool
 from schedrl.envs.moe.following import followed
-from schedrl.envs.moe.inner_kernels import inner_inlined
 from schedrl.envs.moe.instance import ExpertPlacementInstance
 from schedrl.envs.moe.layer_time import Hardware, allocate_hardware
 from schedrl.envs.moe.observation import FEATURES, write_decisions
@@ -23,7 +22,7 @@ from schedrl.envs.moe.placement_time import even_total_s, plan_total_s
 from schedrl.envs.moe.solution import ExpertPlan
 from schedrl.errors import ConfigError
 from schedrl.graphs import DecisionBatch, FeatureTable
-from schedrl.kernels import kernel
+from schedrl.kernels import inner_inlined, kernel
 
 __all__ = ["Simulator"]
 

@@ -5,7 +5,6 @@ The public counts are no part of the package. The environment variable ``SCHEDRL
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -15,18 +14,17 @@ from types import MappingProxyType
 import numpy as np
 
 from schedrl.arrays import I64
+from schedrl.benchmark_data import data_file, data_folder
 from schedrl.devices import uniform_cluster
-from schedrl.envs.moe.generators import GENERATORS, trivial_placement
-from schedrl.envs.moe.instance import ExpertPlacementInstance
+from schedrl.envs.moe.generators import GENERATORS
+from schedrl.envs.moe.instance import ExpertPlacementInstance, trivial_placement
 from schedrl.envs.moe.model import MoEModel, get_model
 from schedrl.envs.moe.profiles import get_profile
-from schedrl.errors import InstanceError
 from schedrl.families import Suite, SuiteEntry
 
-__all__ = ["DATA_VARIABLE", "README_LOADS", "SUITES", "eplb_readme"]
+__all__ = ["README_LOADS", "SUITES", "eplb_readme"]
 
-DATA_VARIABLE = "SCHEDRL_DATA"
-_QWEN = Path("moe", "harmoeny", "qwen1.5-moe-a2.7b_expert_counts.csv")
+_QWEN = "moe/harmoeny/qwen1.5-moe-a2.7b_expert_counts.csv"
 
 README_LOADS = (
     (90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86),
@@ -68,13 +66,7 @@ def _entry(instance: ExpertPlacementInstance) -> SuiteEntry:
 
 
 def _data_file(suite: str) -> Path:
-    root = os.environ.get(DATA_VARIABLE)
-    if not root:
-        raise InstanceError(f"suite {suite}: {DATA_VARIABLE} is unset, expected the folder that holds {_QWEN}")
-    path = Path(root) / _QWEN
-    if not path.is_file():
-        raise InstanceError(f"suite {suite}: no file {path}, expected it there as {DATA_VARIABLE} is {root}")
-    return path
+    return data_file(suite, data_folder(suite, _QWEN), _QWEN)
 
 
 @cache

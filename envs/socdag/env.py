@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from schedrl.envs.socdag.family import FAMILY
 from schedrl.envs.socdag.instance import SocDagInstance
-from schedrl.envs.socdag.simulator import Dispatch, Mode, Simulator
-from schedrl.instance_sources import FixedInstances, GeneratedInstances
-from schedrl.vector import Episodes, ObservationMode, SchedulingEnv, SchedulingVectorEnv
+from schedrl.envs.socdag.simulator import Dispatch, Mode
+from schedrl.vector import ObservationMode, SchedulingEnv, SchedulingVectorEnv, episodes_of
 
 __all__ = ["SocDagEnv", "SocDagVectorEnv"]
 
+GAME = "socdag"
 _SIZE: Mapping[str, Any] = MappingProxyType({"tasks": 20, "devices": 4})
-
-
-def _episodes(
-    batch: int,
-    instances: Sequence[SocDagInstance] | None,
-    generator: str,
-    size: Mapping[str, Any],
-    observation: ObservationMode,
-    options: Mapping[str, Any],
-) -> Episodes:
-    source = GeneratedInstances(FAMILY, generator, size) if instances is None else FixedInstances(instances)
-    return Episodes(FAMILY, partial(Simulator, **options), source, observation, batch)
 
 
 class SocDagEnv(SchedulingEnv):
@@ -69,7 +55,7 @@ class SocDagEnv(SchedulingEnv):
         dispatch: Dispatch = "queue",
     ) -> None:
         options = {"mode": mode, "window": window, "wait": wait, "dispatch": dispatch}
-        super().__init__(_episodes(1, instances, generator, size, observation, options))
+        super().__init__(episodes_of(GAME, 1, instances, generator, size, observation, options))
 
 
 class SocDagVectorEnv(SchedulingVectorEnv):
@@ -87,4 +73,4 @@ class SocDagVectorEnv(SchedulingVectorEnv):
         dispatch: Dispatch = "queue",
     ) -> None:
         options = {"mode": mode, "window": window, "dispatch": dispatch}
-        super().__init__(_episodes(num_envs, instances, generator, size, observation, options))
+        super().__init__(episodes_of(GAME, num_envs, instances, generator, size, observation, options))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from schedrl.envs.moe.suites import SUITES
-from schedrl.experiments.measurement import Verdict, find_schedulers, write_table, write_verdicts
+from schedrl.experiments.measurement import Verdict, checked_run, find_schedulers, write_table, write_verdicts
 from schedrl.families import get_family
 from schedrl.schedulers import schedulers_of
 
@@ -59,17 +59,15 @@ def rows_of(suite: str, instance: Any, schedulers: Mapping[str, Any], limit_s: f
     Raises:
         RuntimeError: no plan, or one that breaks a rule.
     """
-    family, rows = get_family("moe"), []
-    bound = max(bound.value for bound in family.bounds(instance))
+    rows: list[dict[str, object]] = []
+    bound = max(bound.value for bound in get_family("moe").bounds(instance))
     best = np.nan
     for name, scheduler in schedulers.items():
         limit = _HINDSIGHT_LIMIT_S if name == HINDSIGHT else limit_s
-        result = scheduler.schedule(instance, time_limit_s=limit, rng=np.random.default_rng(0))
-        if result.solution is None:
-            raise RuntimeError(f"{instance.name}: no plan by {name}, status {result.status}")
-        if violations := family.check(instance, result.solution):
-            raise RuntimeError(f"{instance.name}: {name}: {violations[0]}")
-        values = family.objectives(instance, result.solution)
+        try:
+            result, values = checked_run("moe", scheduler, instance, time_limit_s=limit)
+        except RuntimeError as error:
+            raise RuntimeError(f"{name}: {error}") from None
         if name == HINDSIGHT:
             best = values["total_time"]
         rows.append(

@@ -24,8 +24,8 @@ from schedrl.envs.moe.bounds import load_bound
 from schedrl.envs.moe.generators import GENERATORS, placement
 from schedrl.envs.moe.hops import device_shares, expected_hops, hop_weights
 from schedrl.envs.moe.instance import ExpertPlacementInstance
-from schedrl.envs.moe.solution import ExpertPlan, check_plan, plan_objectives
-from schedrl.experiments.measurement import Verdict, write_table, write_verdicts
+from schedrl.envs.moe.solution import ExpertPlan, plan_objectives
+from schedrl.experiments.measurement import Verdict, checked_run, write_table, write_verdicts
 from schedrl.schedulers import Scheduler
 
 __all__ = ["TOPOLOGIES", "main", "measure", "published_size", "tails_of", "verdicts_of"]
@@ -87,10 +87,8 @@ def measure(limit_s: float, seed: int = 0) -> list[dict[str, object]]:
 def _planned(instance: ExpertPlacementInstance, method: Scheduler | None, limit_s: float) -> tuple[ExpertPlan, float]:
     if method is None:
         return ExpertPlan(experts=np.tile(np.arange(instance.experts), (1, instance.layers, 1))), 0.0
-    result = method.schedule(instance, time_limit_s=limit_s, rng=np.random.default_rng(0))
+    result, _ = checked_run("moe", method, instance, time_limit_s=limit_s)
     assert isinstance(result.solution, ExpertPlan)
-    if wrong := check_plan(instance, result.solution):
-        raise RuntimeError(f"{instance.name}: {wrong[0]}")
     return result.solution, result.runtime_s
 
 

@@ -11,8 +11,8 @@ from schedrl.arrays import I32
 from schedrl.baselines.moe.hindsight import Hindsight
 from schedrl.baselines.moe.packing import balanced_placement
 from schedrl.devices import uniform_cluster
-from schedrl.envs.moe.generators import GENERATORS, trivial_placement
-from schedrl.envs.moe.instance import ExpertPlacementInstance
+from schedrl.envs.moe.generators import GENERATORS
+from schedrl.envs.moe.instance import ExpertPlacementInstance, trivial_placement
 from schedrl.envs.moe.model import MoEModel
 from schedrl.envs.moe.solution import ExpertPlan, check_plan, layer_times, migration_times, plan_objectives
 from schedrl.envs.moe.timing import LayerTiming

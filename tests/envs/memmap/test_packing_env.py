@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from schedrl.envs.memmap import packing_env
+from schedrl import vector
 from schedrl.envs.memmap.bounds import bounds
 from schedrl.envs.memmap.family import FAMILY as MAPPING
 from schedrl.envs.memmap.packing import OffsetPackingInstance, check_packing
@@ -46,7 +46,7 @@ def _family(monkeypatch: pytest.MonkeyPatch) -> None:
         assert name == FAMILY.name
         return FAMILY
 
-    monkeypatch.setattr(packing_env, "get_family", get_family)
+    monkeypatch.setattr(vector, "get_family", get_family)
 
 
 def test_defaults_are_hundred_buffers_of_known_optimum() -> None:

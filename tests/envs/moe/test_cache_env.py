@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from schedrl import vector
 from schedrl.envs.memmap.family import FAMILY as MAPPING
-from schedrl.envs.moe import cache_env
 from schedrl.envs.moe.cache_bounds import cache_bounds
 from schedrl.envs.moe.cache_env import ExpertCacheEnv, ExpertCacheVectorEnv
 from schedrl.envs.moe.cache_generators import CACHE_GENERATORS, mixtral_decode
@@ -56,7 +56,7 @@ def _family(monkeypatch: pytest.MonkeyPatch) -> None:
         assert name == FAMILY.name
         return FAMILY
 
-    monkeypatch.setattr(cache_env, "get_family", get_family)
+    monkeypatch.setattr(vector, "get_family", get_family)
 
 
 def test_defaults_are_eight_layers_of_mixtral() -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from schedrl import vector
 from schedrl.envs.memmap.family import FAMILY as MAPPING
-from schedrl.envs.moe import env as moe_env
 from schedrl.envs.moe.env import ExpertPlacementEnv, ExpertPlacementVectorEnv
 from schedrl.envs.moe.generators import GENERATORS
 from schedrl.envs.moe.instance import ExpertPlacementInstance
@@ -48,7 +48,7 @@ def _family(monkeypatch: pytest.MonkeyPatch) -> None:
         assert name == FAMILY.name
         return FAMILY
 
-    monkeypatch.setattr(moe_env, "get_family", get_family)
+    monkeypatch.setattr(vector, "get_family", get_family)
 
 
 def test_defaults_are_four_layers_of_mixtral() -> None:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from schedrl.arrays import F64
 from schedrl.envs.moe.eplb import rebalance_experts
-from schedrl.envs.moe.generators import GENERATORS, draw_counts, draw_shares, placement, trivial_placement
-from schedrl.envs.moe.instance import ExpertPlacementInstance
+from schedrl.envs.moe.generators import GENERATORS, draw_counts, draw_shares, placement
+from schedrl.envs.moe.instance import ExpertPlacementInstance, trivial_placement
 from schedrl.envs.moe.metrics import balance_vllm, imbalance_tensorrt_llm
 from schedrl.envs.moe.model import get_model
 from schedrl.envs.moe.profiles import get_profile, load_profiles

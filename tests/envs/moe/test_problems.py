@@ -8,8 +8,7 @@ from schedrl.baselines.moe.cache_rules import CacheScheduler
 from schedrl.baselines.moe.cache_run import CacheRule
 from schedrl.envs.moe.cache_instance import ExpertCacheInstance
 from schedrl.envs.moe.cache_solution import CacheSchedule, cache_objectives
-from schedrl.envs.moe.generators import trivial_placement
-from schedrl.envs.moe.instance import ExpertPlacementInstance
+from schedrl.envs.moe.instance import ExpertPlacementInstance, trivial_placement
 from schedrl.envs.moe.problems import AnyInstance, AnySolution, bounds, check, objectives
 from schedrl.envs.moe.solution import ExpertPlan, plan_objectives
 from schedrl.errors import InstanceError, SolutionError

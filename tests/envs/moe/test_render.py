@@ -18,7 +18,6 @@ from schedrl.envs.moe.render import (
     load_heatmap,
     migration_over_time,
     migration_panels,
-    starting_placement,
     traffic_chart,
     traffic_matrix,
 )
@@ -52,7 +51,7 @@ def test_pictures_are_written_by_suffix(
 def test_loads_before_and_after() -> None:
     chart = load_chart(INSTANCE, PLAN)
     # In order, device 0 has half of expert 0, half of 1 and 2; layer 0: 4 + 2 + 4 of 24, device 1 the other 14.
-    assert starting_placement(INSTANCE).tolist() == [[0, 1, 2, 3, 0, 1]] * 2
+    assert INSTANCE.start.tolist() == [[0, 1, 2, 3, 0, 1]] * 2
     before, after = (panel.values for panel in chart.panels)
     assert before == pytest.approx(np.array([[10, 14], [12, 12]]) / 12)
     assert after == pytest.approx(np.array([[12, 12], [10, 14]]) / 12)
