@@ -13,7 +13,7 @@ import numpy as np
 from schedrl.arrays import I32, I64, Bool
 from schedrl.envs.jobshop.instance import JobShopInstance
 from schedrl.envs.jobshop.solution import Schedule
-from schedrl.kernels import kernel
+from schedrl.kernels import inner, kernel
 
 __all__ = ["Selection", "load_sequence", "makespan_of", "move_after", "move_before", "new_selection", "sequence_of"]
 
@@ -140,7 +140,7 @@ def makespan_of(g: Selection) -> int:
     return makespan
 
 
-@kernel
+@inner
 def _update_heads(g: Selection, from_rank: int) -> None:
     for index in range(from_rank, len(g.order)):
         operation = g.order[index]
@@ -153,7 +153,7 @@ def _update_heads(g: Selection, from_rank: int) -> None:
         g.head[operation] = head
 
 
-@kernel
+@inner
 def _update_tails(g: Selection, from_rank: int) -> None:
     for index in range(from_rank, -1, -1):
         operation = g.order[index]
@@ -166,7 +166,7 @@ def _update_tails(g: Selection, from_rank: int) -> None:
         g.tail[operation] = tail
 
 
-@kernel
+@inner
 def _write_window(g: Selection, low: int, high: int, marked_first: bool) -> None:
     """Split ranks low..high into marked and unmarked operations, each in their old order; unmark all."""
     write = 0

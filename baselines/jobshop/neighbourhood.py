@@ -17,7 +17,7 @@ from schedrl.baselines.jobshop.disjunctive import (
     move_after,
     move_before,
 )
-from schedrl.kernels import kernel
+from schedrl.kernels import inner, kernel
 
 __all__ = [
     "BEST",
@@ -126,7 +126,7 @@ def _add(g: Selection, s: Search, count: int, moved: int, target: int, behind: i
     return count + 1
 
 
-@kernel
+@inner
 def _block_moves(g: Selection, s: Search, count: int, low: int, high: int, length: int) -> int:
     """Append the moves of the block ``path[low..high]``, where ``high`` is its earliest operation."""
     first, last = s.path[high], s.path[low]
@@ -166,7 +166,7 @@ def _end(g: Selection, operation: int) -> int:
     return end
 
 
-@kernel
+@inner
 def _work_from(g: Selection, operation: int) -> int:
     work: int = g.tail[operation] + g.duration[operation] if operation >= 0 else 0
     return work
@@ -194,7 +194,7 @@ def estimate(g: Selection, moved: int, target: int, behind: int, buffer: I64) ->
     return longest
 
 
-@kernel
+@inner
 def _shifted(g: Selection, low: int, high: int, index: int, behind: int) -> int:
     """Return the operation at ``low + index`` after the first moves to the end or the last to the front."""
     place = low + index + (1 if behind else -1)
@@ -206,7 +206,7 @@ def _shifted(g: Selection, low: int, high: int, index: int, behind: int) -> int:
     return operation
 
 
-@kernel
+@inner
 def _is_tabu(g: Selection, s: Search, moved: int, target: int, behind: int) -> bool:
     iteration = s.counters[ITERATION]
     if behind:
@@ -238,7 +238,7 @@ def _choose(g: Selection, s: Search, count: int) -> int:
     return chosen if chosen >= 0 else draw(s, count)
 
 
-@kernel
+@inner
 def _apply(g: Selection, s: Search, index: int) -> None:
     """Make a move and forbid for a while to turn back the arcs it reverses."""
     moved, target, behind = s.moves[index, 0], s.moves[index, 1], s.moves[index, 2]

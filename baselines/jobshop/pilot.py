@@ -28,7 +28,7 @@ from schedrl.envs.jobshop.simulator import (
     reset_row,
 )
 from schedrl.envs.jobshop.solution import Schedule
-from schedrl.kernels import kernel
+from schedrl.kernels import inner, kernel
 from schedrl.schedulers import Result
 
 __all__ = ["Pilot"]
@@ -36,7 +36,7 @@ __all__ = ["Pilot"]
 _COMMITTED, _TRIAL = 0, 1  # rows of the simulator
 
 
-@kernel
+@inner
 def _copy_row(state: State, source: int, target: int) -> None:
     """Copy what dispatching reads and writes; static arrays are equal already."""
     for job in range(state.jobs[source]):

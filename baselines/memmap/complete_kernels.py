@@ -21,7 +21,7 @@ import numpy as np
 
 from schedrl.arrays import F64, I8, I32, I64
 from schedrl.baselines.memmap.complete_tables import Tables
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inlined, inner_inlined, kernel
 
 __all__ = [
     "BY_CONFLICTS",
@@ -128,7 +128,7 @@ def _record(w: State, b: int) -> None:
     w.cursor[TRAIL_TOP] = k + 1
 
 
-@inlined
+@inner_inlined
 def _unwind(w: State, to: int) -> None:
     """Take back the placement of a frame and all since, and make it the top."""
     for frame in range(to, w.cursor[TOP] + 1):
@@ -145,7 +145,7 @@ def _unwind(w: State, to: int) -> None:
     f[GROUPS] = 0
 
 
-@inlined
+@inner_inlined
 def _blame(w: State, first: int, last: int) -> None:
     """Share one conflict among the cliques of a range."""
     for s in range(first, last):
@@ -211,7 +211,7 @@ def _merge(w: State, frame: int, raised: int) -> int:
     return stop
 
 
-@inlined
+@inner_inlined
 def _estimate_blocked(t: Tables, w: State, start: int, stop: int, capacity: int) -> bool:
     """Bound the offsets of a group from below; return whether all fit. ``rest`` holds the blocked ones in order."""
     blocked = 0
@@ -245,7 +245,7 @@ def _estimate_blocked(t: Tables, w: State, start: int, stop: int, capacity: int)
     return True
 
 
-@inlined
+@inner_inlined
 def _fits(t: Tables, w: State, start: int, stop: int, capacity: int) -> bool:
     """Return whether no clique of a group is a dead end; sets ``estimate`` and ``level``."""
     if not _estimate_blocked(t, w, start, stop, capacity):
@@ -341,7 +341,7 @@ def _split(t: Tables, w: State, frame: int, start: int, stop: int) -> None:
     w.cursor[BOUND_TOP] = f[BOUND] + group + 1
 
 
-@inlined
+@inner_inlined
 def _descend(t: Tables, w: State, capacity: int, raised: int) -> int:
     """Open the next group after the top frame's placement; return SOLVED when none is left, EXHAUSTED at a dead end."""
     x = w.cursor[TOP]

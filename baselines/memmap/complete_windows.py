@@ -12,7 +12,7 @@ import numpy as np
 
 from schedrl.arrays import I32, I64
 from schedrl.baselines.memmap.complete_tables import Component
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inner_inlined, kernel
 
 __all__ = ["enumerate_offsets"]
 
@@ -41,7 +41,7 @@ def enumerate_offsets(component: Component, capacity: int, deadline: float) -> t
     return (offset if outcome == _FOUND else None), True
 
 
-@inlined
+@inner_inlined
 def _clear(order: I32, part_offset: I32, parts: I64, offset: I64, k: int) -> bool:
     """Return whether buffer ``order[k]`` overlaps none before it in the order."""
     b = order[k]

@@ -12,7 +12,7 @@ import numpy as np
 
 from schedrl.arrays import I32, I64
 from schedrl.envs.memmap.packing import OffsetPackingInstance
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inner, inner_inlined, kernel
 
 __all__ = [
     "BEST_FIT",
@@ -103,7 +103,7 @@ def fit(fitting: Fitting, order: I32, rule: int) -> int:
     return int(place(fitting, order, 0, rule, TOO_HIGH))
 
 
-@inlined
+@inner_inlined
 def _aligned(position: int, alignment: int) -> int:
     """Return the least multiple of ``alignment`` from ``position`` on."""
     if alignment == 1:
@@ -147,7 +147,7 @@ def load_prefix(f: Fitting, sequence: I32, owner: I32, place_of: I32, offset: I6
     f.placed[0] = count
 
 
-@kernel
+@inner
 def _insert(f: Fitting, b: int, offset: int) -> None:
     """Place a buffer at an offset."""
     f.offset[b] = offset
@@ -218,7 +218,7 @@ def smallest_gap(f: Fitting, b: int) -> int:
     return position if best < 0 else best
 
 
-@kernel
+@inner
 def _smallest_gap_of_one(f: Fitting, b: int) -> int:
     """Return what ``smallest_gap`` does, for a buffer of one range, in one sweep."""
     best, least, position = -1, TOO_HIGH, 0
@@ -236,7 +236,7 @@ def _smallest_gap_of_one(f: Fitting, b: int) -> int:
     return position if best < 0 else best
 
 
-@kernel
+@inner
 def _top(f: Fitting, b: int) -> int:
     """Return the least offset above all placed buffers that a buffer conflicts with."""
     position = 0
@@ -283,7 +283,7 @@ def place(f: Fitting, order: I32, since: int, rule: int, limit: int) -> int:
     return peak
 
 
-@kernel
+@inner
 def _raise_floors(f: Fitting, c: int, waiting: int) -> None:
     """Raise the floors of waiting buffers that conflict with a newly placed one above it."""
     for n in range(waiting):

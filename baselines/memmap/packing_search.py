@@ -20,7 +20,7 @@ from schedrl.baselines.memmap.packing_outcomes import packing_bound, packing_out
 from schedrl.baselines.memmap.packing_rules import ORDERS, best_greedy_packing, compile_fitting
 from schedrl.envs.memmap.packing import OffsetPackingInstance
 from schedrl.errors import ConfigError
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inner, inner_inlined, kernel
 from schedrl.schedulers import Result, SchedulerSpec
 
 __all__ = ["SCHEDULERS", "HillClimb", "PackingAnnealing"]
@@ -129,7 +129,7 @@ def _new_walk(instance: OffsetPackingInstance, offset: I64, bound: int, seed: in
     return walk
 
 
-@inlined
+@inner_inlined
 def _uniform(random: I64) -> float:
     """Return a pseudo-random number in (0, 1); minimal standard generator (Park and Miller 1988)."""
     random[0] = random[0] * 48271 % 2147483647
@@ -147,7 +147,7 @@ def _cost(w: _Walk, peak: int) -> float:
     return cost
 
 
-@kernel
+@inner
 def _at_peak(w: _Walk) -> int:
     """Return the index in the order of a random buffer that touches the peak, -1 if none is free to move."""
     peak, count = 0, 0
@@ -191,7 +191,7 @@ def _move(w: _Walk, since: int, to: int, swap: bool) -> None:
     w.place[b] = to
 
 
-@kernel
+@inner
 def _propose(w: _Walk) -> tuple[int, int]:
     """Return a later and an earlier index of the order, -1 for the earlier when there is no move."""
     later = int(_uniform(w.random) * len(w.order))

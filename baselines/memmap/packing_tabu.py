@@ -21,7 +21,7 @@ from schedrl.baselines.memmap.packing_outcomes import offset_unit, packing_bound
 from schedrl.baselines.memmap.packing_rules import best_greedy_packing, compile_fitting
 from schedrl.envs.memmap.packing import OffsetPackingInstance
 from schedrl.errors import ConfigError
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inlined, inner, inner_inlined, kernel
 from schedrl.schedulers import Result, SchedulerSpec
 
 __all__ = ["SCHEDULERS", "PackingTabu"]
@@ -146,7 +146,7 @@ def _restart(search: _Search, offset: I64, size: I64, target: int) -> None:
     search.ejections[:] = 0
 
 
-@inlined
+@inner_inlined
 def _uniform(s: _Search) -> float:
     """Return a pseudo-random number in (0, 1); minimal standard generator (Park and Miller 1988)."""
     s.counter[RANDOM] = s.counter[RANDOM] * 48271 % 2147483647
@@ -160,7 +160,7 @@ def _cost(s: _Search, b: int) -> float:
     return cost
 
 
-@kernel
+@inner
 def _take(s: _Search) -> int:
     """Remove a buffer from those outside, the heaviest of three drawn at random, and return it."""
     count = s.counter[WAITING]
@@ -175,7 +175,7 @@ def _take(s: _Search) -> int:
     return b
 
 
-@kernel
+@inner
 def _blocked(s: _Search, b: int) -> int:
     """List the offsets at which a buffer would meet a placed one, and return the number of such intervals."""
     f, count = s.fitting, 0
@@ -195,7 +195,7 @@ def _blocked(s: _Search, b: int) -> int:
     return count
 
 
-@kernel
+@inner
 def _cheapest(s: _Search, b: int, target: int, count: int) -> int:
     """Return the offset at which a buffer puts out the least weight, -1 when given offsets leave none.
 

@@ -28,7 +28,7 @@ from schedrl.envs.socdag.instance import SocDagInstance
 from schedrl.envs.socdag.solution import DagSchedule, task_end
 from schedrl.envs.socdag.tables import transfer
 from schedrl.errors import ConfigError
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inlined, inner, inner_inlined, kernel
 from schedrl.schedulers import Result, Scheduler, SchedulerSpec
 
 __all__ = ["SCHEDULERS", "Annealing"]
@@ -176,7 +176,7 @@ def _new_walk(instance: SocDagInstance, schedule: DagSchedule, seed: int) -> _Wa
     return walk
 
 
-@inlined
+@inner_inlined
 def _uniform(w: _Walk) -> float:
     """Return a pseudo-random number in (0, 1); minimal standard generator (Park and Miller 1988)."""
     w.random[0] = w.random[0] * 48271 % 2147483647
@@ -184,7 +184,7 @@ def _uniform(w: _Walk) -> float:
     return number
 
 
-@kernel
+@inner
 def _decode(w: _Walk, limit: float) -> float:
     """Fill the trial arrays and return the sum of latencies, infinity as soon as it must exceed ``limit``."""
     jobs, whole_units, contention = len(w.release), w.rules[0] == 1, w.rules[1] == 1
@@ -246,7 +246,7 @@ def _start(w: _Walk) -> None:
     _keep(w, _decode(w, np.inf))
 
 
-@kernel
+@inner
 def _critical(w: _Walk) -> int:
     """Return a random task of the chain that determines the end of a random job."""
     t = w.last[int(_uniform(w) * len(w.last))]
@@ -259,7 +259,7 @@ def _critical(w: _Walk) -> int:
     return task
 
 
-@inlined
+@inner_inlined
 def _shift(w: _Walk, since: int, to: int) -> None:
     """Move the task at one index of the sequence to another one."""
     t = w.order[since]

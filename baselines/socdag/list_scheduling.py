@@ -17,7 +17,7 @@ from schedrl.baselines.socdag.execution import execute
 from schedrl.envs.socdag.instance import SocDagInstance
 from schedrl.envs.socdag.solution import DagSchedule
 from schedrl.envs.socdag.tables import transfer
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inlined, inner, inner_inlined, kernel
 
 __all__ = [
     "Plan",
@@ -176,7 +176,7 @@ def begin_job(state: State, j: int) -> None:
             _make_ready(state, t)
 
 
-@kernel
+@inner
 def end_job(state: State, j: int) -> None:
     """Note when a job departs, once all of its tasks are placed."""
     if state.admission_cap == 0:
@@ -193,7 +193,7 @@ def end_job(state: State, j: int) -> None:
     state.latest[k - 1] = departure
 
 
-@inlined
+@inner_inlined
 def _make_ready(state: State, t: int) -> None:
     state.ready[state.counts[_READY]] = t
     state.counts[_READY] += 1

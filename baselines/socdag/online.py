@@ -22,7 +22,7 @@ from schedrl.envs.socdag.instance import SocDagInstance
 from schedrl.envs.socdag.placement import ONLINE, place, row_of
 from schedrl.envs.socdag.simulator import Simulator
 from schedrl.envs.socdag.state import Options, State
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inner_inlined, kernel
 from schedrl.schedulers import Result, SchedulerSpec
 
 __all__ = ["RULES", "SCHEDULERS", "OnlineRule"]
@@ -32,7 +32,7 @@ _MET, _EFT, _ETF_FINISH, _ETF_START, _OLB, _MAX_MIN, _SUFFERAGE, _HEFT_RT, _ETF_
 _WINDOW = 128
 
 
-@inlined
+@inner_inlined
 def _best_slot_of(state: State, b: int, first: int, stop: int, rule: int) -> int:
     """Return the device choice of a rule for the task whose candidates are ``first`` to ``stop``."""
     best, best_value, best_tie = first, np.inf, np.inf
@@ -50,7 +50,7 @@ def _best_slot_of(state: State, b: int, first: int, stop: int, rule: int) -> int
     return best
 
 
-@inlined
+@inner_inlined
 def _second_finish(state: State, b: int, first: int, stop: int, best: int) -> float:
     second = np.inf
     for c in range(first, stop):

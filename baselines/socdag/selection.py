@@ -22,7 +22,7 @@ from schedrl.baselines.socdag.list_scheduling import (
     take_first,
     withdraw,
 )
-from schedrl.kernels import kernel
+from schedrl.kernels import inner, kernel
 
 __all__ = [
     "BY_FINISH",
@@ -99,7 +99,7 @@ def by_pair(state: State, position: I32, level: F64, rule: int, score: F64, chos
         end_job(state, j)
 
 
-@kernel
+@inner
 def _assess(state: State, t: int, entry: float, level: F64, rule: int, score: F64, chosen: I32, at: F64) -> float:
     """Choose a task's device and return the value, smaller is better, with which it competes against other tasks.
 
@@ -140,7 +140,7 @@ def _assess(state: State, t: int, entry: float, level: F64, rule: int, score: F6
     return first
 
 
-@kernel
+@inner
 def _kth_smallest(values: F64, count: int, k: int) -> float:
     """Return the k-th smallest, from 1, of the first values, and sort these."""
     for i in range(1, count):
@@ -189,7 +189,7 @@ def with_lookahead(state: State, position: I32, children: I32, link_copy: F64) -
         end_job(state, j)
 
 
-@kernel
+@inner
 def _children(state: State, t: int, position: I32, children: I32) -> int:
     """Fill in a task's successors in sequence and return how many there are."""
     count = 0
@@ -203,7 +203,7 @@ def _children(state: State, t: int, position: I32, children: I32) -> int:
     return count
 
 
-@kernel
+@inner
 def _last_child(state: State, children: I32, count: int, entry: float) -> float:
     """Return the last finish of the children when placed one after another, and take them back."""
     last = 0.0
@@ -223,7 +223,7 @@ def _last_child(state: State, children: I32, count: int, entry: float) -> float:
     return last
 
 
-@kernel
+@inner
 def _copy(source: F64, target: F64, needed: bool) -> None:
     if needed:
         for u in range(len(source)):
@@ -256,13 +256,13 @@ def by_energy_delay(
         end_job(state, j)
 
 
-@kernel
+@inner
 def _slowed(state: State, duration: float, speed: float) -> float:
     slowed = duration / speed
     return np.ceil(slowed - 1e-9) if state.whole_units else slowed
 
 
-@kernel
+@inner
 def _least_energy_delay(
     state: State, t: int, entry: float, full_speed: F64, speed: F64, power: F64, points: I32, relative: bool
 ) -> tuple[int, int, float]:

@@ -14,7 +14,7 @@ import numpy as np
 from schedrl.arrays import F32, I32, I64
 from schedrl.envs.jobshop.instance import JobShopInstance
 from schedrl.graphs import Feature, FeatureTable, StaticGraph
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inner_inlined, kernel
 
 if TYPE_CHECKING:
     from schedrl.envs.jobshop.simulator import State
@@ -130,17 +130,17 @@ def static_graph(instance: JobShopInstance) -> StaticGraph:
     )
 
 
-@inlined
+@inner_inlined
 def _squash(value: float) -> float:
     return value / (1.0 + abs(value))
 
 
-@inlined
+@inner_inlined
 def _clip(value: float, low: float) -> float:
     return min(max(value, low), 1.0)
 
 
-@inlined
+@inner_inlined
 def _scaled(value: float, low: float, high: float) -> float:
     return (value - low) / (high - low) if high > low else 0.0
 
@@ -158,7 +158,7 @@ def write_decisions(
         _write_decision(state, b, candidates[b], candidate_features[b], context[b], scratch)
 
 
-@inlined
+@inner_inlined
 def _write_decision(state: State, b: int, nodes: I32, features: F32, context: F32, scratch: I64) -> None:
     """Write the decision of row b into (C, 2) node ids, (C, Fc) candidate features and (Fg,) context.
 
@@ -189,7 +189,7 @@ def _write_decision(state: State, b: int, nodes: I32, features: F32, context: F3
     _write_context(state, b, context, left, unfinished, remaining_sum)
 
 
-@inlined
+@inner_inlined
 def _candidate_ranges(
     state: State, b: int, longest: I64, second: I64
 ) -> tuple[float, float, float, float, float, float]:
@@ -215,7 +215,7 @@ def _candidate_ranges(
     return share_low, share_high, duration_low, duration_high, remaining_low, remaining_high
 
 
-@inlined
+@inner_inlined
 def _write_candidate(
     state: State,
     b: int,
@@ -274,7 +274,7 @@ def _write_candidate(
     out[25] = _clip(state.machine_remaining[b, machine] / left, 0.0)
 
 
-@inlined
+@inner_inlined
 def _write_next_machine(
     state: State, b: int, operation: int, end: int, out: F32, queue: I64, left: float, exists: bool
 ) -> None:
@@ -293,7 +293,7 @@ def _write_next_machine(
     out[19] = _clip((state.lower_bound[b] - max(free, end) - load) / left, -1.0)
 
 
-@inlined
+@inner_inlined
 def _write_context(state: State, b: int, out: F32, left: float, unfinished: int, remaining_sum: int) -> None:
     first = state.candidate_job[b, 0]
     machine = state.machine[b, state.next_operation[b, first]]

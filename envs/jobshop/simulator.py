@@ -17,7 +17,7 @@ from schedrl.envs.jobshop.observation import FEATURES, write_decisions
 from schedrl.envs.jobshop.solution import Schedule
 from schedrl.errors import ConfigError
 from schedrl.graphs import DecisionBatch, FeatureTable
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inlined, inner_inlined, kernel
 
 __all__ = ["Generation", "Simulator", "State"]
 
@@ -57,7 +57,7 @@ class State(NamedTuple):
     invalid: I32  # (B,) actions outside the mask since the episode began
 
 
-@inlined
+@inner_inlined
 def _left_shift_start(state: State, b: int, operation: int, ready: int) -> int:
     """Return the earliest start in a gap of the operation's machine, at or after ``ready``."""
     duration = state.duration[b, operation]
@@ -71,7 +71,7 @@ def _left_shift_start(state: State, b: int, operation: int, ready: int) -> int:
     return time
 
 
-@inlined
+@inner_inlined
 def _insert_on_machine(state: State, b: int, operation: int) -> None:
     """Keep the machine's operations linked in order of start, zero durations before what starts with them."""
     machine = state.machine[b, operation]
@@ -86,7 +86,7 @@ def _insert_on_machine(state: State, b: int, operation: int) -> None:
         state.next_on_machine[b, before] = operation
 
 
-@inlined
+@inner_inlined
 def find_candidates(state: State, b: int, generation: int, delay: float) -> None:
     """Fill the candidate list of one row, in job order.
 
@@ -131,7 +131,7 @@ def find_candidates(state: State, b: int, generation: int, delay: float) -> None
     state.earliest_completion[b] = earliest_completion
 
 
-@inlined
+@inner_inlined
 def _narrow(state: State, b: int, count: int, latest_start: float) -> int:
     kept = 0
     for c in range(count):
@@ -162,7 +162,7 @@ def dispatch(state: State, b: int, slot: int, generation: int) -> None:
         _insert_on_machine(state, b, operation)
 
 
-@inlined
+@inner_inlined
 def update_bound(state: State, b: int, generation: int) -> None:
     """Raise the row's lower bound: no completion beats any job's or machine's earliest finish.
 

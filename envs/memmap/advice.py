@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schedrl.envs.memmap.choices import COPY, DROP
 from schedrl.envs.memmap.state import State
-from schedrl.kernels import inlined
+from schedrl.kernels import inlined, inner_inlined
 
 
 @inlined
@@ -32,7 +32,7 @@ def advantage(state: State, b: int, slot: int) -> float:
     return found
 
 
-@inlined
+@inner_inlined
 def follows_hint(state: State, b: int, slot: int) -> bool:
     """Whether a candidate does what the plan without offsets does at this access."""
     access, kind = state.position[b], state.candidate[b, slot, 0]
@@ -41,7 +41,7 @@ def follows_hint(state: State, b: int, slot: int) -> bool:
     return not state.access_write[b, access] or kind == DROP or (kind == COPY) == state.hint_back[b, access]
 
 
-@inlined
+@inner_inlined
 def advised_slot(state: State, b: int) -> int:
     """Return the candidate that does what the hint does, or else has the most priced advantage."""
     best, most = 0, -1e300

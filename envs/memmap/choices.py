@@ -5,7 +5,7 @@ from __future__ import annotations
 from schedrl.envs.memmap.space import find_offset, place_is_free, space_of
 from schedrl.envs.memmap.state import JUST_IN_TIME, Options, State
 from schedrl.envs.memmap.supply import bus_of, copy_end, copy_start
-from schedrl.kernels import inlined
+from schedrl.kernels import inlined, inner_inlined
 
 NO_COPY, COPY, DROP = 0, 1, 2
 
@@ -21,14 +21,14 @@ def _offer(state: State, b: int, kind: int, layer: int, offset: int, window: tup
     state.candidates[b] = slot + 1
 
 
-@inlined
+@inner_inlined
 def _group_layer(state: State, b: int, access: int) -> int:
     """Return the layer that the access's alias group is bound to, -1 when it is free to choose."""
     group = state.access_group[b, access]
     return -1 if group < 0 else state.group_layer[b, group]
 
 
-@inlined
+@inner_inlined
 def bound_to_slow(state: State, b: int, access: int, options: Options) -> bool:
     """Whether a back-up, the alias group, or the promise of a masked game leaves only the slow layer."""
     group, buffer = state.access_group[b, access], state.access_buffer[b, access]
@@ -42,7 +42,7 @@ def bound_to_slow(state: State, b: int, access: int, options: Options) -> bool:
     return found
 
 
-@inlined
+@inner_inlined
 def _offer_results(state: State, b: int, options: Options) -> None:
     """Offer to produce a buffer in a fast layer, alone or with a copy back to the slow one."""
     access = state.position[b]
@@ -66,7 +66,7 @@ def _offer_results(state: State, b: int, options: Options) -> None:
                 break
 
 
-@inlined
+@inner_inlined
 def _offer_produced(state: State, b: int, layer: int, t: int, fit: int, masked: bool, end: int) -> None:
     access = state.position[b]
     buffer = state.access_buffer[b, access]
@@ -82,7 +82,7 @@ def _offer_produced(state: State, b: int, layer: int, t: int, fit: int, masked: 
         _offer(state, b, COPY if end >= 0 else NO_COPY, layer, offset, (t if end >= 0 else 0, max(end, 0)))
 
 
-@inlined
+@inner_inlined
 def _offer_operand(state: State, b: int, options: Options) -> None:
     """Offer to keep a buffer where it is, or to have fetched it in time."""
     access = state.position[b]
@@ -111,7 +111,7 @@ def _offer_operand(state: State, b: int, options: Options) -> None:
                     break
 
 
-@inlined
+@inner_inlined
 def _offer_fetched(state: State, b: int, layer: int, start: int, t: int, fit: int, masked: bool) -> None:
     access = state.position[b]
     buffer = state.access_buffer[b, access]
@@ -126,7 +126,7 @@ def _offer_fetched(state: State, b: int, layer: int, start: int, t: int, fit: in
         _offer(state, b, COPY, layer, offset, (start, t))
 
 
-@inlined
+@inner_inlined
 def late_write_back(state: State, b: int, buffer: int, before: int, options: Options) -> tuple[int, int]:
     """Return the window of a copy back that makes the slow copy valid before an operation; (0, -2) when impossible."""
     here = state.here[b, buffer]
@@ -142,7 +142,7 @@ def late_write_back(state: State, b: int, buffer: int, before: int, options: Opt
     return (start, end) if start >= defined else (0, -2)
 
 
-@inlined
+@inner_inlined
 def find_candidates(state: State, b: int, options: Options) -> None:
     """Fill the candidates of the access at hand: fast layers first, the slow one last; none at a dead end."""
     state.candidates[b] = 0

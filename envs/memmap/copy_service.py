@@ -8,8 +8,8 @@ at ``served[end]``, where ``served[t]`` is the supply of the operations before t
 from __future__ import annotations
 
 from schedrl.envs.memmap import segment_columns as at
-from schedrl.envs.memmap.segment_state import AllocatorState, inner
-from schedrl.kernels import inlined
+from schedrl.envs.memmap.segment_state import AllocatorState
+from schedrl.kernels import inner, inner_inlined
 
 __all__ = ["add_copy", "copy_fits", "copy_s", "move_access", "refresh_service", "remove_copies", "service_holds"]
 
@@ -41,7 +41,7 @@ def _refresh_op(s: AllocatorState, b: int, t: int) -> None:
             s.number[b, at.STALE] = t
 
 
-@inlined
+@inner_inlined
 def move_access(s: AllocatorState, b: int, k: int, layer: int) -> None:
     """Let a layer serve an access."""
     t, way = s.access[b, at.OP, k], 1 if s.access[b, at.WRITE, k] else 0
@@ -67,14 +67,14 @@ def refresh_service(s: AllocatorState, b: int) -> None:
         s.seconds[b, at.FINISH, i] = before
 
 
-@inlined
+@inner_inlined
 def copy_s(s: AllocatorState, b: int, buffer: int, inward: int) -> float:
     """Return the seconds of the slow layer's bus that a copy takes."""
     seconds: float = s.buffer[b, at.SIZE, buffer] / (s.rate[b, at.READ, 0] if inward == 1 else s.rate[b, at.WRITTEN, 0])
     return seconds
 
 
-@inlined
+@inner_inlined
 def _place_in_queue(s: AllocatorState, b: int, start: int) -> int:
     """Return the number of copies that start no later."""
     left, right = 0, s.number[b, at.COPIED]

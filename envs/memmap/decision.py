@@ -8,7 +8,7 @@ from schedrl.envs.memmap.choices import COPY, DROP
 from schedrl.envs.memmap.space import keeping_value, space_of
 from schedrl.envs.memmap.state import State
 from schedrl.envs.memmap.supply import bus_of, current_op, hidden_before
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inlined, inner_inlined, kernel
 
 _SOON, _LATER = 8, 16
 
@@ -23,7 +23,7 @@ def _ratio(part: float, whole: float) -> float:
     return min(max(part / whole, 0.0), 1.0) if whole > 0.0 else 0.0
 
 
-@inlined
+@inner_inlined
 def _latency_with(state: State, b: int, t: int, access: int, layer: int) -> float:
     """Return one operation's latency were an undecided access served by a fast layer."""
     moved, way = state.access_bytes[b, access], 1 if state.access_write[b, access] else 0
@@ -43,7 +43,7 @@ def _latency_with(state: State, b: int, t: int, access: int, layer: int) -> floa
     return found
 
 
-@inlined
+@inner_inlined
 def _write_candidate(state: State, b: int, slot: int, mean: float, out: F32) -> None:
     access = state.position[b]
     buffer, t = state.access_buffer[b, access], state.access_op[b, access]
@@ -83,7 +83,7 @@ def _write_candidate(state: State, b: int, slot: int, mean: float, out: F32) -> 
     out[18] = 1.0 if follows_hint(state, b, slot) else 0.0
 
 
-@inlined
+@inner_inlined
 def _use_of_layer(state: State, b: int, t: int) -> tuple[float, float]:
     """Return shares of the first fast layer at an operation that are not taken, and that later uses are kept in."""
     taken, kept = 0.0, 0.0
@@ -97,7 +97,7 @@ def _use_of_layer(state: State, b: int, t: int) -> tuple[float, float]:
     return 1.0 - _ratio(taken, state.capacity[b, 1]), _ratio(kept, state.capacity[b, 1])
 
 
-@inlined
+@inner_inlined
 def _write_context(state: State, b: int, mean: float, out: F32) -> None:
     access = state.position[b]
     buffer, t = state.access_buffer[b, access], current_op(bus_of(state), b)

@@ -15,10 +15,10 @@ from schedrl.envs.memmap.supply import (
     remove_last_copy,
     unfinish_outward,
 )
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inlined, inner_inlined, kernel
 
 
-@inlined
+@inner_inlined
 def _set_latency(state: State, b: int, t: int) -> None:
     """Compute one operation's latency from its bytes, in the order of sums that ``latency.py`` has."""
     slow = state.moved[b, t, 0, 0] + state.moved[b, t, 0, 1]
@@ -44,7 +44,7 @@ def _move(state: State, b: int, access: int, source: int, target: int) -> None:
     _set_latency(state, b, t)
 
 
-@inlined
+@inner_inlined
 def _settle_supply(state: State, b: int, first: int, until: int) -> None:
     """Fix how much copying the operations from ``first`` up to before ``until`` hide."""
     for t in range(first, until):
@@ -57,7 +57,7 @@ def _settle_supply(state: State, b: int, first: int, until: int) -> None:
         state.supply[b, t + 1] = state.supply[b, t] + state.trips[b, t] * latency
 
 
-@inlined
+@inner_inlined
 def _reside(state: State, b: int, buffer: int, slot: int, first: int, last: int) -> None:
     residence = state.residences[b]
     state.residence[b, residence, 0] = buffer
@@ -72,7 +72,7 @@ def _reside(state: State, b: int, buffer: int, slot: int, first: int, last: int)
     add_to_order(space_of(state), b, residence)
 
 
-@inlined
+@inner_inlined
 def _remember(state: State, b: int, buffer: int) -> None:
     access, here = state.position[b], state.here[b, buffer]
     state.undo[b, access, 0] = here
@@ -84,7 +84,7 @@ def _remember(state: State, b: int, buffer: int) -> None:
     state.undo[b, access, 6] = -1
 
 
-@inlined
+@inner_inlined
 def _bind_group(state: State, b: int, slot: int) -> None:
     access = state.position[b]
     group = state.access_group[b, access]
@@ -95,7 +95,7 @@ def _bind_group(state: State, b: int, slot: int) -> None:
         state.undo[b, access, 6] = group
 
 
-@inlined
+@inner_inlined
 def decide(state: State, b: int, slot: int, options: Options) -> None:
     """Carry out one candidate and go on to the next access."""
     access = state.position[b]
@@ -130,7 +130,7 @@ def decide(state: State, b: int, slot: int, options: Options) -> None:
         forget_old(space_of(state), b, following - options.lookback)
 
 
-@inlined
+@inner_inlined
 def _take_back(state: State, b: int) -> None:
     """Undo the last decision; the lists of offsets and of copies must be put in order afterwards."""
     access = state.position[b] - 1
@@ -154,7 +154,7 @@ def _take_back(state: State, b: int) -> None:
     state.position[b] = access
 
 
-@inlined
+@inner_inlined
 def _back_up(state: State, b: int, buffer: int, access: int, options: Options) -> None:
     """Return to the decision that led to a dead end, and bind its alias group or buffer to the slow layer."""
     group = state.access_group[b, access] if access >= 0 else -1
@@ -174,7 +174,7 @@ def _back_up(state: State, b: int, buffer: int, access: int, options: Options) -
     order_anew(space_of(state), b, state.access_op[b, access] - options.lookback)
 
 
-@inlined
+@inner_inlined
 def _write_back(state: State, b: int, buffer: int, start: int, end: int) -> None:
     """Add a copy back that belongs to no access."""
     here = state.here[b, buffer]
@@ -183,7 +183,7 @@ def _write_back(state: State, b: int, buffer: int, start: int, end: int) -> None
     state.valid_from[b, buffer] = end
 
 
-@inlined
+@inner_inlined
 def _stranded_output(state: State, b: int, options: Options) -> int:
     """Write back outputs that only a fast layer holds at the end; return one for which that is impossible, or -1."""
     for buffer in range(state.buffers[b]):
@@ -195,7 +195,7 @@ def _stranded_output(state: State, b: int, options: Options) -> int:
     return -1
 
 
-@inlined
+@inner_inlined
 def _go_on(state: State, b: int, slot: int, keep: int, advised: bool, options: Options) -> None:
     """Carry out a candidate, if any, and offer the next decision.
 
@@ -222,7 +222,7 @@ def _go_on(state: State, b: int, slot: int, keep: int, advised: bool, options: O
             slot = advised_slot(state, b)
 
 
-@inlined
+@inner_inlined
 def _forget_write_backs(state: State, b: int, copies: int) -> None:
     while state.copies[b] > copies:
         buffer = state.copy[b, state.copies[b] - 1, 0]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from schedrl.envs.memmap import segment_columns as at
-from schedrl.envs.memmap.segment_state import AllocatorState, inner
-from schedrl.kernels import inlined
+from schedrl.envs.memmap.segment_state import AllocatorState
+from schedrl.kernels import inlined, inner, inner_inlined
 
 __all__ = ["add_residence", "blocked_from", "find_chunk", "remove_residences", "repack"]
 
@@ -21,7 +21,7 @@ _UNLIMITED = 2**62
 _ZERO: Any = np.int64(0)
 
 
-@inlined
+@inner_inlined
 def _aligned(position: int, alignment: int) -> int:
     return position if alignment == 1 else -(-position // alignment) * alignment
 
@@ -178,7 +178,7 @@ def _bundle(s: AllocatorState, b: int) -> None:
             two = s.record[b, at.CHAIN_NEXT, two]
 
 
-@inlined
+@inner_inlined
 def _size_and_duration(s: AllocatorState, b: int, head: int) -> tuple[int, int]:
     """Return the most bytes and the operations of a chain."""
     size, duration, r = 0, 0, head

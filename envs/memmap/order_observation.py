@@ -13,9 +13,9 @@ import numpy as np
 from schedrl.arrays import F32, F64, I32, I64
 from schedrl.envs.memmap import observation
 from schedrl.envs.memmap import segment_columns as at
-from schedrl.envs.memmap.segment_state import AllocatorState, inner
+from schedrl.envs.memmap.segment_state import AllocatorState
 from schedrl.graphs import Feature, FeatureTable
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inlined, inner, inner_inlined, kernel
 
 __all__ = ["FEATURES", "Scratch", "make_scratch", "write_orders"]
 
@@ -118,7 +118,7 @@ def _profiles(s: AllocatorState, b: int, scratch: Scratch) -> None:
         scratch.free[t], scratch.pressure[t] = max(capacity - held, 0.0), alive
 
 
-@inlined
+@inner_inlined
 def _gain_now(s: AllocatorState, b: int, k: int) -> float:
     """Return the seconds by which a slow access would shorten its operation in the first fast layer."""
     t = s.access[b, at.OP, k]

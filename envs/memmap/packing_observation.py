@@ -13,7 +13,7 @@ import numpy as np
 from schedrl.arrays import F32, I32, I64
 from schedrl.envs.memmap.packing import OffsetPackingInstance, max_live
 from schedrl.graphs import Feature, FeatureTable, StaticGraph
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inner_inlined, kernel
 
 if TYPE_CHECKING:
     from schedrl.envs.memmap.packing_state import State
@@ -106,12 +106,12 @@ def write_decisions(state: State, candidates: I32, candidate_features: F32, cont
             _write_context(state, b, largest, candidates.shape[1], context[b])
 
 
-@inlined
+@inner_inlined
 def _clipped(value: float) -> float:
     return min(max(value, -1.0), 1.0)
 
 
-@inlined
+@inner_inlined
 def _write_candidate(state: State, b: int, buffer: int, largest: int, out: F32) -> None:
     size, lowest, bound = state.size[b, buffer], state.lowest[b, buffer], float(state.bound[b])
     first, last, end = state.first[b, buffer], state.last[b, buffer], lowest + size
@@ -149,7 +149,7 @@ def _write_candidate(state: State, b: int, buffer: int, largest: int, out: F32) 
     out[18] = size / most
 
 
-@inlined
+@inner_inlined
 def _write_context(state: State, b: int, largest: int, window: int, out: F32) -> None:
     bound, left, sections = float(state.bound[b]), state.left[b], state.sections[b]
     pressure, critical, top, live = 0, 0, 0, 0

@@ -17,14 +17,14 @@ from schedrl.envs.memmap.packing_observation import FEATURES, write_decisions
 from schedrl.envs.memmap.packing_state import TIES, Room, State, allocate, room_of, write_instance
 from schedrl.errors import ConfigError
 from schedrl.graphs import DecisionBatch, FeatureTable
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inlined, inner_inlined, kernel
 
 __all__ = ["PackingSimulator"]
 
 _INFINITY = 2**62
 
 
-@inlined
+@inner_inlined
 def _above(state: State, b: int, buffer: int, placed: int, lowest: int) -> int:
     """Return ``lowest``, or the least aligned offset above what a placed buffer has in the way there."""
     base = state.offset[b, placed]
@@ -49,7 +49,7 @@ def _above(state: State, b: int, buffer: int, placed: int, lowest: int) -> int:
     return clear
 
 
-@inlined
+@inner_inlined
 def _raised(state: State, b: int, buffer: int, placed: int) -> int:
     """Return the lowest feasible offset of an unplaced buffer after another was placed.
 
@@ -75,7 +75,7 @@ def _raised(state: State, b: int, buffer: int, placed: int) -> int:
         k += 1
 
 
-@inlined
+@inner_inlined
 def _raise_others(state: State, b: int, placed: int) -> int:
     """Update the lowest feasible offsets; list the buffers whose own has changed and return their number."""
     kept, changed, least_end, bound = 0, 0, _INFINITY, max(state.bound[b], state.peak[b])
@@ -106,7 +106,7 @@ def _raise_others(state: State, b: int, placed: int) -> int:
     return changed
 
 
-@inlined
+@inner_inlined
 def _reorder(state: State, b: int, placed: int, changed: int) -> None:
     """Keep ``order`` sorted by lowest feasible offset, then number."""
     kept = 0
@@ -153,7 +153,7 @@ def _place(state: State, b: int, buffer: int) -> None:
     _reorder(state, b, buffer, _raise_others(state, b, buffer))
 
 
-@inlined
+@inner_inlined
 def _uncovered(state: State, b: int, section: int) -> int:
     """Return the next section that no buffer has covered, halving the paths on the way."""
     while state.following[b, section] != section:
@@ -162,7 +162,7 @@ def _uncovered(state: State, b: int, section: int) -> int:
     return section
 
 
-@inlined
+@inner_inlined
 def _measure(state: State, b: int) -> None:
     """Raise the bound on the peak by what the sections say whose buffers have changed.
 

@@ -17,8 +17,8 @@ from schedrl.envs.memmap import segment_columns as at
 from schedrl.envs.memmap.copy_service import move_access, remove_copies, service_holds
 from schedrl.envs.memmap.free_chunks import remove_residences, repack
 from schedrl.envs.memmap.segment_moves import DONE, FAILED, evict, fetch_again, place_access
-from schedrl.envs.memmap.segment_state import AllocatorState, inner
-from schedrl.kernels import kernel
+from schedrl.envs.memmap.segment_state import AllocatorState
+from schedrl.kernels import inner, kernel
 
 __all__ = ["place_all", "place_cluster", "place_whole", "reset_row"]
 
@@ -174,7 +174,7 @@ def _second_look(s: AllocatorState, b: int) -> None:
             _place_in(s, b, c, s.cluster[b, at.PLACED, c])
 
 
-@kernel
+@inner
 def place_cluster(s: AllocatorState, b: int, c: int) -> float:
     """Place a cluster in the fast layer where that saves most; return the seconds saved."""
     residences, copies = s.number[b, at.RESIDENCES], s.number[b, at.COPIED]

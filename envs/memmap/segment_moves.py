@@ -14,8 +14,8 @@ import numpy as np
 from schedrl.envs.memmap import segment_columns as at
 from schedrl.envs.memmap.copy_service import add_copy, copy_fits, copy_s, move_access, refresh_service
 from schedrl.envs.memmap.free_chunks import add_residence, blocked_from, find_chunk
-from schedrl.envs.memmap.segment_state import AllocatorState, inner
-from schedrl.kernels import inlined
+from schedrl.envs.memmap.segment_state import AllocatorState
+from schedrl.kernels import inlined, inner, inner_inlined
 
 __all__ = ["AGAIN", "DONE", "FAILED", "evict", "fetch_again", "place_access"]
 
@@ -30,7 +30,7 @@ _INWARD: Any = np.int64(1)
 _NONE: Any = np.int64(-1)
 
 
-@inlined
+@inner_inlined
 def _elapsed(s: AllocatorState, b: int, start: int, end: int) -> float:
     """Return the seconds of the operations between two, all slow."""
     seconds: float = s.time[b, at.ELAPSED, end] - s.time[b, at.ELAPSED, start + 1] if end > start else 0.0
@@ -44,7 +44,7 @@ def _next(s: AllocatorState, b: int, k: int) -> int:
     return -1 if n == s.buffer[b, at.FIRST_ACCESS, s.access[b, at.BUFFER_OF, k] + 1] else s.access[b, at.BY_BUFFER, n]
 
 
-@inlined
+@inner_inlined
 def _bound_to_slow(s: AllocatorState, b: int, k: int) -> bool:
     g = s.access[b, at.GROUP, k]
     if s.access[b, at.ACCESS_FORCED, k] == 1:
@@ -53,7 +53,7 @@ def _bound_to_slow(s: AllocatorState, b: int, k: int) -> bool:
     return forced
 
 
-@inlined
+@inner_inlined
 def _too_long(s: AllocatorState, b: int, layer: int, start: int, end: int) -> bool:
     """Whether a buffer may not wait in a fast layer between two operations: others could use the room."""
     too_long: bool = s.number[b, at.LAST_LOOK] == 0 and _elapsed(s, b, start, end) >= s.rate[b, at.LONGEST, layer]

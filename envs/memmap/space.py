@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from schedrl.arrays import F64, I8, I32, I64, Bool
 from schedrl.envs.memmap.state import BEST, HIGHEST, LIFETIME, LOWEST, PLANNED, State
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inlined, inner, inner_inlined, kernel
 
 FREE, KEPT, TAKEN = 0, 1, 2
 # A buffer whose last use is at most this many operations away goes to the top of the memory, others to the bottom.
@@ -81,7 +81,7 @@ def space_of(state: State) -> Space:
     )
 
 
-@inlined
+@inner_inlined
 def keeping_value(space: Space, b: int, residence: int) -> float:
     """Return the priced seconds that keeping a residence for its buffer's next use saves; 0 when not worth a place."""
     buffer, layer = space.residence[b, residence, 0], space.residence[b, residence, 1]
@@ -93,7 +93,7 @@ def keeping_value(space: Space, b: int, residence: int) -> float:
     return found
 
 
-@inlined
+@inner_inlined
 def is_dirty(space: Space, b: int, residence: int) -> bool:
     """Whether a residence holds the only valid copy of a buffer that is still needed."""
     buffer = space.residence[b, residence, 0]
@@ -105,7 +105,7 @@ def is_dirty(space: Space, b: int, residence: int) -> bool:
     return found
 
 
-@inlined
+@inner_inlined
 def _partners(space: Space, b: int, one: int, two: int, t: int) -> bool:
     """Whether two buffers hand over one place to each other at an operation, as members of an alias group."""
     for a in range(space.op_offset[b, t], space.op_offset[b, t + 1]):
@@ -152,7 +152,7 @@ def _mark(space: Space, b: int, layer: int, first: int, last: int, masked: bool)
             space.loss[b, i] = value
 
 
-@kernel
+@inner
 def _gap_offset(space: Space, b: int, layer: int, size: int, least: int, fit: int) -> int:
     """Return an offset in a gap between entries marked ``least`` or more, -1 when none is large enough."""
     align = space.alignment[b, layer]
@@ -175,7 +175,7 @@ def _gap_offset(space: Space, b: int, layer: int, size: int, least: int, fit: in
     return int(found)
 
 
-@inlined
+@inner_inlined
 def _loss_at(space: Space, b: int, layer: int, offset: int, top: int) -> float:
     """Return the seconds lost by placing bytes there; infinite when they are taken."""
     total = 0.0
@@ -191,7 +191,7 @@ def _loss_at(space: Space, b: int, layer: int, offset: int, top: int) -> float:
     return total
 
 
-@kernel
+@inner
 def _cheapest_offset(space: Space, b: int, layer: int, size: int, slot: int) -> int:
     """Return the offset that displaces least, at the bottom or on top of some residence; -1 when all are taken."""
     align = space.alignment[b, layer]
@@ -282,7 +282,7 @@ def displace(space: Space, b: int, residence: int) -> None:
             space.lost_by[b, r] = space.position[b]
 
 
-@kernel
+@inner
 def forget_old(space: Space, b: int, oldest: int) -> None:
     """Drop what no longer matters from the lists."""
     for layer in range(1, space.layers[b]):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from schedrl.arrays import F64, I32, I64
 from schedrl.envs.memmap.state import AS_PLANNED, EARLIEST, PREFERRED, State
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inlined, inner, inner_inlined, kernel
 
 # Attempts to begin a copy earlier, when the latest begin would delay other copies too much.
 _ATTEMPTS = 8
@@ -70,7 +70,7 @@ def bus_of(state: State) -> Bus:
     )
 
 
-@inlined
+@inner_inlined
 def current_op(bus: Bus, b: int) -> int:
     """Return the operation of the next access; the number of operations once all are decided."""
     if bus.position[b] == bus.accesses[b]:
@@ -78,7 +78,7 @@ def current_op(bus: Bus, b: int) -> int:
     return int(bus.access_op[b, bus.position[b]])
 
 
-@inlined
+@inner_inlined
 def hidden_before(bus: Bus, b: int, t: int) -> float:
     """Return the seconds of copying that operations before ``t`` hide, undecided ones counted as all slow."""
     current = current_op(bus, b)
@@ -87,7 +87,7 @@ def hidden_before(bus: Bus, b: int, t: int) -> float:
     return float(bus.supply[b, current] + bus.base_supply[b, t] - bus.base_supply[b, current])
 
 
-@inlined
+@inner_inlined
 def _ahead(bus: Bus, b: int, place: int, start: int) -> float:
     """Return the seconds of copying still to do for the queue's first ``place`` entries when ``start`` is over."""
     if place == 0:
@@ -129,7 +129,7 @@ def fits_queue(bus: Bus, b: int, start: int, end: int, demand: float) -> bool:
     return True
 
 
-@inlined
+@inner_inlined
 def _few_under_way(bus: Bus, b: int, inward: int, start: int, end: int) -> bool:
     for t in range(start + 1, end):  # noqa: SIM110  # a generator, which numba lacks
         if bus.under_way[b, inward, t] >= bus.outstanding[b]:
@@ -218,7 +218,7 @@ def add_copy(bus: Bus, b: int, buffer: int, inward: int, layer: int, start: int,
 _MOST_UNDER_WAY = 80
 
 
-@kernel
+@inner
 def finish_outward(bus: Bus, b: int, now: int) -> None:
     """End copies back that are done before operation ``now``, sooner than undecided operations let one promise.
 
@@ -242,7 +242,7 @@ def finish_outward(bus: Bus, b: int, now: int) -> None:
             bus.valid_from[b, buffer] = now
 
 
-@kernel
+@inner
 def unfinish_outward(bus: Bus, b: int, now: int) -> None:
     """After decisions were taken back, undo what ``finish_outward`` did for operations that are open again."""
     for copy in range(bus.copies[b]):

@@ -10,7 +10,7 @@ from schedrl.arrays import F32, F64, I32
 from schedrl.envs.socdag.placement import ONLINE, PLAN, earliest_gap, expected_duration, row_of
 from schedrl.envs.socdag.state import Room, State
 from schedrl.envs.socdag.tables import transfer
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inner, inner_inlined, kernel
 
 __all__ = ["Scratch", "make_scratch", "write_decisions"]
 
@@ -40,17 +40,17 @@ def make_scratch(room: Room) -> Scratch:
 _FINISH, _PATH, _AHEAD, _AHEAD_PATH, _START, _ENERGY, _COST = 0, 1, 2, 3, 4, 5, 6
 
 
-@inlined
+@inner_inlined
 def _squash(value: float) -> float:
     return value / (1.0 + abs(value))
 
 
-@inlined
+@inner_inlined
 def _clip(value: float, low: float) -> float:
     return min(max(value, low), 1.0)
 
 
-@inlined
+@inner_inlined
 def _scaled(value: float, low: float, high: float) -> float:
     return _clip((value - low) / (high - low), 0.0) if high > low else 0.0
 
@@ -83,7 +83,7 @@ def write_decisions(
         _write_context(state, b, context[b], mode, origin, until)
 
 
-@kernel
+@inner
 def _look_ahead(state: State, b: int, slot: int, scratch: Scratch, mode: int) -> None:
     """Fill when the last child could finish, each child alone on its best device, if this candidate is chosen."""
     task, device = state.candidate_task[b, slot], state.candidate_device[b, slot]
@@ -116,7 +116,7 @@ def _look_ahead(state: State, b: int, slot: int, scratch: Scratch, mode: int) ->
     scratch.ahead[slot], scratch.ahead_path[slot] = ahead, ahead_path
 
 
-@inlined
+@inner_inlined
 def _known_finish(state: State, b: int, task: int, mode: int) -> float:
     """Return the end of a placed task as far as it can be known: the true one only if it has passed."""
     finish = state.finish[b, task]
@@ -129,7 +129,7 @@ def _known_finish(state: State, b: int, task: int, mode: int) -> float:
     return float(max(begin + expected, state.now[b]))
 
 
-@inlined
+@inner_inlined
 def _survey(state: State, b: int, scratch: Scratch, mode: int) -> tuple[float, float, float, int]:
     """Fill the scratch; return earliest start, earliest finish, largest rank, and the number of pairs."""
     pairs = state.candidates[b]
@@ -164,7 +164,7 @@ def _survey(state: State, b: int, scratch: Scratch, mode: int) -> tuple[float, f
     return origin, first_finish, top_rank, pairs
 
 
-@inlined
+@inner_inlined
 def _widen(state: State, b: int, slot: int, first: int, row: int, scratch: Scratch) -> None:
     device, finish = state.candidate_device[b, slot], state.candidate_finish[b, slot]
     duration = finish - state.candidate_start[b, slot]
@@ -180,7 +180,7 @@ def _widen(state: State, b: int, slot: int, first: int, row: int, scratch: Scrat
     low[_COST] = min(low[_COST], duration * state.price[b, device])
 
 
-@inlined
+@inner_inlined
 def _write_candidate(
     state: State,
     b: int,
@@ -244,7 +244,7 @@ def _write_candidate(
     out[35] = _squash((start - low[_START]) / unit)
 
 
-@inlined
+@inner_inlined
 def _data_wait(state: State, b: int, task: int, slot: int) -> float:
     job = state.task_job[b, task]
     shift = state.job_first[b, job] - state.job_row[b, job]
@@ -254,7 +254,7 @@ def _data_wait(state: State, b: int, task: int, slot: int) -> float:
     return float(max(state.candidate_arrival[b, slot] - last, 0.0))
 
 
-@inlined
+@inner_inlined
 def _local_share(state: State, b: int, row: int, task: int, device: int) -> float:
     total, local = 0.0, 0.0
     for e in range(state.predecessor_offset[b, row], state.predecessor_offset[b, row + 1]):
@@ -266,7 +266,7 @@ def _local_share(state: State, b: int, row: int, task: int, device: int) -> floa
     return local / total if total > 0.0 else 1.0
 
 
-@inlined
+@inner_inlined
 def _released_share(state: State, b: int, row: int, task: int, children: int) -> float:
     released = 0
     for e in range(state.successor_offset[b, row], state.successor_offset[b, row + 1]):
@@ -275,7 +275,7 @@ def _released_share(state: State, b: int, row: int, task: int, children: int) ->
     return released / children if children > 0 else 0.0
 
 
-@inlined
+@inner_inlined
 def _older_jobs(state: State, b: int, job: int) -> float:
     older = 0
     if state.jobs[b] > 1:
@@ -287,7 +287,7 @@ def _older_jobs(state: State, b: int, job: int) -> float:
     return float(older)
 
 
-@inlined
+@inner_inlined
 def _expected_event(state: State, b: int) -> float:
     """Return the expected time until a running task ends, 0 when one is overdue; entries are not foreseen."""
     soonest = np.inf
@@ -300,7 +300,7 @@ def _expected_event(state: State, b: int) -> float:
     return soonest if np.isfinite(soonest) else 0.0
 
 
-@inlined
+@inner_inlined
 def _write_context(state: State, b: int, out: F32, mode: int, origin: float, until: float) -> None:
     devices = state.devices[b]
     busiest, laziest, total, idle, work = 0.0, np.inf, 0.0, 0, 0.0

@@ -26,7 +26,7 @@ from schedrl.envs.socdag.placement import (
     true_duration,
 )
 from schedrl.envs.socdag.state import Options, State
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inlined, inner, inner_inlined, kernel
 
 __all__ = ["advance", "reset_row", "step_rows"]
 
@@ -47,7 +47,7 @@ def _next_entry(state: State, b: int) -> float:
     return float(max(state.now[b], due))
 
 
-@inlined
+@inner_inlined
 def _raise_potential(state: State, b: int) -> None:
     """Recompute what rewards are differences of: a sum over jobs, in units of each objective's least value."""
     for k in range(state.readies[b]):
@@ -90,7 +90,7 @@ def _start_next(state: State, b: int, device: int) -> None:
             return
 
 
-@kernel
+@inner
 def _process_events(state: State, b: int) -> None:
     """End and start every task and let every job enter whose time has come, until nothing more happens now."""
     now = state.now[b]
@@ -132,7 +132,7 @@ def _next_event(state: State, b: int) -> float:
     return time
 
 
-@inlined
+@inner_inlined
 def _estimate_free(state: State, b: int) -> None:
     """Fill ``free`` with what can be known now: running tasks end as expected, or now when overdue."""
     now = state.now[b]
@@ -148,7 +148,7 @@ def _estimate_free(state: State, b: int) -> None:
         state.free[b, device] = free
 
 
-@inlined
+@inner_inlined
 def _find_candidates(state: State, b: int, options: Options) -> None:
     """List the pairs of the first ``window`` ready tasks and, of each device type, the device that ends them first.
 
@@ -191,7 +191,7 @@ def _idle(state: State, b: int, device: int) -> bool:
     return not state.running[b, device] and queued < 2
 
 
-@kernel
+@inner
 def _best_of_type(
     state: State, b: int, task: int, first: int, last: int, point: int, mode: int, idle_only: bool, slot: int
 ) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from schedrl.envs.socdag.instance import LEAST_NOISE_FACTOR
 from schedrl.envs.socdag.state import State
 from schedrl.envs.socdag.tables import transfer
-from schedrl.kernels import inlined, kernel
+from schedrl.kernels import inlined, inner, inner_inlined, kernel
 
 __all__ = [
     "ONLINE",
@@ -34,7 +34,7 @@ def row_of(state: State, b: int, task: int) -> int:
     return int(state.job_row[b, job] + task - state.job_first[b, job])
 
 
-@inlined
+@inner_inlined
 def expected_duration(state: State, b: int, row: int, device: int, point: int) -> float:
     """Return the expected time units of a task on a device at an operating point."""
     duration = state.base[b, row, device] / state.speed[b, device, point]
@@ -98,7 +98,7 @@ def data_ready(state: State, b: int, task: int, device: int, mode: int, commit: 
     return float(ready)
 
 
-@inlined
+@inner_inlined
 def earliest_gap(state: State, b: int, device: int, ready: float, duration: float) -> float:
     """Return the earliest start at or after ``ready`` in a gap of the device's sequence."""
     time = ready
@@ -110,7 +110,7 @@ def earliest_gap(state: State, b: int, device: int, ready: float, duration: floa
     return time
 
 
-@inlined
+@inner_inlined
 def _insert(state: State, b: int, task: int, device: int) -> None:
     """Put a task into its device's sequence by start, tasks of no time before what starts with them."""
     position = state.length[b, device]
@@ -141,7 +141,7 @@ def _offer(state: State, b: int, task: int, mode: int) -> None:
     state.readies[b] += 1
 
 
-@inlined
+@inner_inlined
 def _withdraw(state: State, b: int, task: int) -> None:
     position = 0
     while state.ready[b, position] != task:
@@ -151,7 +151,7 @@ def _withdraw(state: State, b: int, task: int) -> None:
     state.readies[b] -= 1
 
 
-@kernel
+@inner
 def release_successors(state: State, b: int, task: int, mode: int) -> None:
     """Offer the tasks that waited for this one only."""
     job = state.task_job[b, task]
@@ -164,7 +164,7 @@ def release_successors(state: State, b: int, task: int, mode: int) -> None:
             _offer(state, b, target, mode)
 
 
-@inlined
+@inner_inlined
 def enter(state: State, b: int, job: int, time: float, mode: int) -> None:
     """Let a job enter and offer its first tasks."""
     state.entry[b, job] = time
@@ -215,7 +215,7 @@ def place(state: State, b: int, slot: int, mode: int) -> None:
                 enter(state, b, state.entered[b], planned_entry(state, b), mode)
 
 
-@inlined
+@inner_inlined
 def planned_entry(state: State, b: int) -> float:
     """Return when the next job enters, if the jobs before it end as planned."""
     job, cap = state.entered[b], state.cap[b]
@@ -236,7 +236,7 @@ def planned_entry(state: State, b: int) -> float:
     return float(entry)
 
 
-@inlined
+@inner_inlined
 def complete_job(state: State, b: int, job: int) -> None:
     """Replace the estimate of a job's latency by what it came to, and let the job leave."""
     last = 0.0
