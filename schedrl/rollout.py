@@ -96,7 +96,7 @@ class PolicyScheduler:
         if self._policy is None:
             # Weights load and kernels compile once per installation; neither is part of solving an instance.
             self._policy = self._make_policy()
-            self._best_of(instance, 1, None, deadline=0.0)
+            self._best_of(self._views[0].instance(instance), 1, None, deadline=0.0)
         started = time.perf_counter()
         deadline = started + time_limit_s
         best: tuple[float, Solution] | None = None
