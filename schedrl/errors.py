@@ -1,6 +1,19 @@
 """Errors that a user can cause and mend; the command line prints them as one line."""
 
-__all__ = ["BundleError", "ConfigError", "InstanceError", "SchedrlError", "SolutionError", "UnknownNameError"]
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "BundleError",
+    "ConfigError",
+    "InstanceError",
+    "SchedrlError",
+    "SolutionError",
+    "UnknownNameError",
+    "unknown_name",
+]
 
 
 class SchedrlError(Exception):
@@ -28,3 +41,11 @@ class UnknownNameError(SchedrlError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def unknown_name(what: str, name: str, choices: Iterable[str]) -> UnknownNameError:
+    """Return the error for a name that a catalogue lacks; the message lists the closest ones it has."""
+    known = list(choices)
+    close = get_close_matches(name.lower(), known, n=3, cutoff=0.4)
+    hint = f"closest: {', '.join(close)}" if close else f"choose from {', '.join(known)}"
+    return UnknownNameError(f"unknown {what} {name!r}; {hint}")

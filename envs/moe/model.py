@@ -5,13 +5,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from schedrl.errors import ConfigError, UnknownNameError
+from schedrl.errors import ConfigError, unknown_name
 
 __all__ = ["MoEModel", "get_model", "load_models", "model_from_dict"]
 
@@ -104,7 +103,5 @@ def get_model(name: str) -> MoEModel:
     """
     models = load_models()
     if name not in models:
-        close = get_close_matches(name.lower(), models, n=3, cutoff=0.4)
-        hint = f"closest: {', '.join(close)}" if close else f"choose from {', '.join(models)}"
-        raise UnknownNameError(f"unknown model {name!r}; {hint}")
+        raise unknown_name("model", name, models)
     return models[name]

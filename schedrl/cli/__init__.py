@@ -1,6 +1,7 @@
 """The ``schedrl`` command: families, generate, solve, validate, explain, compare, train, export, inspect, bench.
 
-Families may add commands of their own, see ``schedrl.cli.family_commands``.
+Families may add commands of their own, see ``schedrl.cli.family_commands``; ``schedrl devices`` is
+a group of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typer.main import get_command
 
 from schedrl.cli.comparing import compare
 from schedrl.cli.console import fail, one_line
+from schedrl.cli.devices import devices
 from schedrl.cli.family_commands import family_group
 from schedrl.cli.inspection import inspect
 from schedrl.cli.listing import families, generate
@@ -71,6 +73,7 @@ app = typer.Typer(
 )
 for _command in _COMMANDS:
     app.command()(_command)
+app.add_typer(devices, name="devices")
 
 
 def _print_version(wanted: bool) -> None:
@@ -121,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> Any:
     first = arguments[0] if arguments else "-"
-    known = first.startswith("-") or first in {command.__name__ for command in _COMMANDS}
+    known = first.startswith("-") or first in {"devices", *(command.__name__ for command in _COMMANDS)}
     # Families are imported only for a word that is no command of ours, so that --help stays fast.
     if not known and (group := family_group(first)) is not None:
         return group.main(arguments[1:], prog_name=f"schedrl {first}", standalone_mode=False)

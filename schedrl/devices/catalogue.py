@@ -5,14 +5,13 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from schedrl.devices.platform import Device, PowerState
-from schedrl.errors import ConfigError, UnknownNameError
+from schedrl.errors import ConfigError, unknown_name
 
 __all__ = ["CatalogueEntry", "Figure", "Kind", "get_device", "load_catalogue"]
 
@@ -25,9 +24,14 @@ _SINGLE = (
     "memory_bytes", "memory_bandwidth_bytes_per_s", "mfu", "mbu", "operation_overhead_s", "price_usd_per_h"
 )  # fmt: skip
 _POWER = "power_w"
+# Of serving language models: see ``serving_time.ServingRates``.
+_SERVING = (
+    "attention_mbu", "attention_mfu", "attention_overhead_s", "layer_overhead_s", "host_s", "mixed_attention_mbu",
+    "mixed_sequence_s", "mixed_tile_s", "elementwise_mbu", "elementwise_overhead_s"
+)  # fmt: skip
 # Networks are figures of the machines that a device comes in, and so of clusters: see ``cluster.uniform_cluster``.
 _NETWORK = ("intra_node_bytes_per_s", "inter_node_bytes_per_s", "host_bytes_per_s")
-_KNOWN = (*_SINGLE, _POWER, *_NETWORK)
+_KNOWN = (*_SINGLE, _POWER, *_SERVING, *_NETWORK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +78,7 @@ def get_device(name: str) -> Device:
     """
     catalogue = _shipped()
     if name not in catalogue:
-        close = get_close_matches(name.lower(), catalogue, n=3, cutoff=0.4)
-        hint = f"closest: {', '.join(close)}" if close else f"choose from {', '.join(catalogue)}"
-        raise UnknownNameError(f"unknown device {name!r}; {hint}")
+        raise unknown_name("device", name, catalogue)
     return catalogue[name].device
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +12,7 @@ from typing import Any, get_args
 
 from schedrl.devices.catalogue import Figure, Kind
 from schedrl.devices.memory import MemoryDevice, MemoryLayer
-from schedrl.errors import ConfigError, UnknownNameError
+from schedrl.errors import ConfigError, unknown_name
 
 __all__ = ["MemoryEntry", "get_memory_device", "load_memories"]
 
@@ -57,9 +56,7 @@ def get_memory_device(name: str, capacity_bytes: int | None = None) -> MemoryDev
     """
     memories = _shipped()
     if name not in memories:
-        close = get_close_matches(name.lower(), memories, n=3, cutoff=0.4)
-        hint = f"closest: {', '.join(close)}" if close else f"choose from {', '.join(memories)}"
-        raise UnknownNameError(f"unknown memory device {name!r}; {hint}")
+        raise unknown_name("memory device", name, memories)
     device = memories[name].device
     return device if capacity_bytes is None else device.with_capacity(capacity_bytes)
 
