@@ -1,0 +1,1 @@
+"""Routers of requests, and the choice of the fleets they route to."""
