@@ -34,6 +34,7 @@ _FAMILIES: dict[str, str] = {
     "socdag": "schedrl.envs.socdag.family:FAMILY",
     "memmap": "schedrl.envs.memmap.family:FAMILY",
     "moe": "schedrl.envs.moe.family:FAMILY",
+    "routing": "schedrl.envs.routing.family:FAMILY",
 }
 
 

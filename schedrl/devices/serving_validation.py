@@ -20,7 +20,16 @@ from schedrl.devices.collectives import load_all_reduce_tables
 from schedrl.devices.language_model import LanguageModel, get_language_model
 from schedrl.devices.operator_fit import held_out_s, read_operators, roofline_s
 from schedrl.devices.serving import serving_rates, serving_row
-from schedrl.devices.serving_time import CONTEXT, PAIR, TOKEN, WEIGHTS, iteration_s
+from schedrl.devices.serving_time import (
+    CONTEXT,
+    MIXED_CONTEXT,
+    MIXED_SEQUENCE,
+    MIXED_TOKEN,
+    PAIR,
+    TOKEN,
+    WEIGHTS,
+    iteration_s,
+)  # fmt: skip
 from schedrl.errors import InstanceError
 
 __all__ = ["Validation", "compared", "validations"]
@@ -170,7 +179,9 @@ def _attention(root: Path) -> list[Validation]:
     columns = ("prefill_chunk", "kv_prefill", "n_decode")
     new, before, decoding, kept, micros = _columns(path, (*columns, "kv_decode", "time_us")).T
     context = np.where(new > 0, new + before, 0.0) + decoding * kept
-    rtx = _layer("rtx4090", "llama-3-8b", context, new * (before + new / 2) + decoding * kept), micros * 1e-6
+    pairs = new * (before + new / 2) + decoding * kept
+    beside = np.where(new > 0, decoding, 0.0)
+    rtx = _layer("rtx4090", "llama-3-8b", context, pairs, new + decoding, beside), micros * 1e-6
     parts = (
         ("a30 attention, decoding", a30, ~prompt & (past > 0)),
         (f"a30 attention, prompts of {_CHUNK} tokens or more", a30, chunk >= _CHUNK),
@@ -181,10 +192,14 @@ def _attention(root: Path) -> list[Validation]:
     return [compared(name, measured[chosen], predicted[chosen]) for name, (predicted, measured), chosen in parts]
 
 
-def _layer(device: str, model: str, context: F64, pairs: F64) -> F64:
-    """Return (K,) seconds of the attention of one layer."""
+def _layer(
+    device: str, model: str, context: F64, pairs: F64, tokens: F64 | float = 0.0, beside: F64 | float = 0.0
+) -> F64:
+    """Return (K,) seconds of the attention of one layer, with so many other requests beside a prompt."""
     row = serving_row(device, replace(get_language_model(model), layers=1))
-    return np.asarray(row[CONTEXT] * context + row[PAIR] * pairs + serving_rates(device).attention_overhead_s)
+    seconds = row[CONTEXT] * context + row[PAIR] * pairs + serving_rates(device).attention_overhead_s
+    mixed = row[MIXED_CONTEXT] * context + (row[MIXED_SEQUENCE] + row[MIXED_TOKEN] * tokens) * beside
+    return np.asarray(seconds + np.where(np.asarray(beside) > 0.0, mixed, 0.0))
 
 
 def _splitwise(root: Path) -> list[Validation]:

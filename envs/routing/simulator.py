@@ -1,0 +1,307 @@
+"""The routing game: many fleets advance together, one request sent per step.
+
+Numba kernels over arrays with a leading batch axis; the gymnasium environments and learned policies run on them. The
+checker (``schedrl.envs.routing.replay``) shares nothing with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from schedrl.arrays import F32, I32, Bool
+from schedrl.envs.routing.events import go_on, hold_back, move, send, turn_away
+from schedrl.envs.routing.instance import PAGE_TOKENS, RoutingInstance
+from schedrl.envs.routing.observation import FEATURES, write_decisions
+from schedrl.envs.routing.rules import RULES, choose
+from schedrl.envs.routing.signals import know
+from schedrl.envs.routing.solution import RoutingPlan
+from schedrl.envs.routing.state import Room, State, allocate, room_of, write_instance
+from schedrl.errors import ConfigError
+from schedrl.graphs import DecisionBatch, FeatureTable
+from schedrl.kernels import inner, inner_inlined, kernel
+
+__all__ = ["Simulator"]
+
+_NO_RULE = -1
+_BEGINS = -2
+_MOST_HOLDS = 8
+_MOVES = "simulator_moves"
+
+
+@inner_inlined
+def _offer(state: State, b: int, hold: bool) -> None:
+    """List the instances that the request at hand can go to, and holding it where that is a choice."""
+    count = 0
+    for i in range(state.fleet[b]):
+        if state.allowed[b, i]:
+            state.offered[b, count] = i
+            count += 1
+    # A request that is handed over has its keys and values on the way; it cannot wait at the router.
+    hold = hold and state.current_kind[b] == 0
+    if hold and count > 0 and state.held_back[b, state.current[b]] < _MOST_HOLDS:
+        state.offered[b, count] = -1
+        count += 1
+    state.candidates[b] = count
+
+
+@kernel
+def move_request(state: State, b: int, r: int, j: int, page: int) -> bool:
+    """Move a request to another instance; see ``schedrl.envs.routing.events.move``."""
+    return move(state, b, r, j, page)
+
+
+@inner
+def _next_ready(state: State, b: int, r: int) -> float:
+    """Return when the next instance that a request fits starts to take requests, inf if none will."""
+    soonest = np.inf
+    for i in range(state.fleet[b]):
+        fits = state.role[b, i] == 2 if state.current_kind[b] == 1 else state.fits[b, r, i]
+        if fits and state.ready[b, i] > state.now[b]:
+            soonest = min(soonest, state.ready[b, i])
+    return soonest
+
+
+@inner
+def _to_decision(state: State, b: int, page: int, hold: bool, until: float) -> None:
+    """Go on to the next request that some instance can take."""
+    state.candidates[b] = 0
+    while state.candidates[b] == 0 and go_on(state, b, page, until):
+        r = state.current[b]
+        know(state, b, r)
+        _offer(state, b, hold)
+        if state.candidates[b] == 0:
+            ready = _next_ready(state, b, r)
+            if ready < np.inf:
+                hold_back(state, b, r, ready - state.now[b])
+            else:
+                turn_away(state, b, r)
+    if state.candidates[b] == 0 and state.finished[b] < state.requests[b]:
+        state.current[b] = _BEGINS
+
+
+@inner_inlined
+def _objective(state: State, b: int) -> float:
+    """Return the objective as far as it is known."""
+    count = state.fleet[b]
+    price = power = cost = energy = 0.0
+    for i in range(count):
+        price += state.price[b, i] / count
+        power += state.power[b, i] / count
+        cost += state.busy[b, i] * state.price[b, i]
+        energy += state.busy[b, i] * state.power[b, i]
+    total = state.preference[b, 0] * state.penalty[b]
+    if price > 0.0:
+        total += state.preference[b, 1] * cost / price
+    if power > 0.0:
+        total += state.preference[b, 2] * energy / power
+    return float(total / state.requests[b])
+
+
+@kernel
+def step_rows(
+    state: State, action: I32, reward: F32, done: Bool, page: int, hold_s: float, rule: int, until: float
+) -> None:
+    """Send one request per row, or go on in rows just loaded or paused, up to the next request or a moment.
+
+    With a rule, all requests up to that moment are sent as it says.
+    """
+    for b in range(len(action)):
+        slot = action[b]
+        valid = 0 <= slot < state.candidates[b]
+        if slot >= state.candidates[b]:
+            state.invalid[b] += 1
+        starts = state.current[b] == _BEGINS and slot < 0
+        if valid and rule >= 0:
+            slot = choose(state, b, rule)
+        if valid or starts:
+            while True:
+                if not starts:
+                    chosen, r = state.offered[b, slot], state.current[b]
+                    if chosen < 0:
+                        hold_back(state, b, r, hold_s)
+                    else:
+                        send(state, b, r, chosen, page)
+                starts = False
+                _to_decision(state, b, page, hold_s > 0.0, until)
+                if rule < 0 or state.candidates[b] == 0:
+                    break
+                slot = choose(state, b, rule)
+            state.bound[b] = _objective(state, b)
+        reward[b] = 0.0
+        if valid:
+            # What rounding to single precision left over is paid with the next reward.
+            reward[b] = -state.bound[b] - state.paid[b]
+            state.paid[b] += reward[b]
+        done[b] = state.current[b] == -1
+
+
+class Simulator:
+    """B fleets at once. See ``schedrl.families.Simulator`` for the contract.
+
+    Args:
+        instances: bound what fits later; room grows.
+        batch: number of rows B.
+        exact: hand out memory in pages of 16 tokens and advance iteration by iteration, as engines do; otherwise pages
+            of one token, and iterations that only decode are taken together.
+        hold_s: for how long a request can be held at the router, as a further choice; 0 for never.
+
+    Raises:
+        ConfigError: an option outside its range.
+    """
+
+    features: ClassVar[FeatureTable] = FEATURES
+
+    def __init__(
+        self, instances: Sequence[RoutingInstance], batch: int, *, exact: bool = False, hold_s: float = 0.0
+    ) -> None:
+        if not 0.0 <= hold_s < np.inf:
+            raise ConfigError(f"hold_s: {hold_s!r}, expected a time of at least 0")
+        self._page = PAGE_TOKENS if exact else 1
+        self._hold_s = float(hold_s)
+        self._room = room_of(instances)
+        self.state = allocate(batch, self._room)
+        self._idle: tuple[I32, F32, Bool] = (
+            np.full(batch, -1, dtype=np.int32),
+            np.zeros(batch, dtype=np.float32),
+            np.zeros(batch, dtype=np.bool_),
+        )
+        self._moves: list[list[tuple[int, int, float, int]]] = [[] for _ in range(batch)]
+        for row in range(batch):
+            self.load(row, instances[row % len(instances)])
+
+    @property
+    def batch(self) -> int:
+        """Number of rows B."""
+        return len(self.state.requests)
+
+    @property
+    def slots(self) -> int:
+        """Candidate slots C: the instances of the largest fleet, and one to hold."""
+        return self._room.fleet + (self._hold_s > 0.0)
+
+    @property
+    def invalid(self) -> I32:
+        """(B,) actions outside the mask since each episode began."""
+        return self.state.invalid
+
+    @property
+    def invalid_limit(self) -> I32:
+        """(B,) the number of requests."""
+        return self.state.requests
+
+    def load(self, row: int, instance: RoutingInstance) -> None:
+        """Start an episode of ``instance`` in one row, up to the arrival of its first request."""
+        needed = room_of([instance])
+        if any(need > have for need, have in zip(needed, self._room, strict=True)):
+            self._grow(needed)
+        write_instance(self.state, row, instance)
+        self._moves[row] = []
+        # What happens before the first decision is paid with the first reward.
+        idle, unpaid, done = self._idle
+        step_rows(self.state, idle, unpaid, done, self._page, self._hold_s, _NO_RULE, np.inf)
+
+    def observe(self, out: DecisionBatch) -> None:
+        """Fill the current decision of every row; slots beyond ``count`` are zero."""
+        write_decisions(self.state, out.candidates, out.candidate_features, out.context, out.count)
+
+    def step(self, action: I32, reward: F32, done: Bool) -> None:
+        """Send one request per row; see the contract for negative and invalid slots."""
+        step_rows(self.state, action, reward, done, self._page, self._hold_s, _NO_RULE, np.inf)
+
+    def play_rule(self, name: str, rng: np.random.Generator | None = None) -> None:
+        """Route all requests that are left in every row by a rule of ``schedrl.envs.routing.rules``."""
+        rule = RULES[name]
+        if rng is not None:
+            self.state.random[:] = rng.integers(0, 2**63, self.batch, dtype=np.uint64)
+        action, reward, done = self._idle
+        step_rows(self.state, np.zeros_like(action), reward, done, self._page, self._hold_s, rule, np.inf)
+
+    def send(self, slot: int, until: float = np.inf) -> bool:
+        """Send the request at hand of row 0, or with slot -1 go on after a pause; return whether another one is at hand.
+
+        Routers that act between arrivals stop at a moment ``until``, and go on from there with slot -1.
+        """
+        action, reward, done = self._idle
+        step_rows(self.state, np.full_like(action, slot), reward, done, self._page, self._hold_s, _NO_RULE, until)
+        return bool(self.state.candidates[0] > 0)
+
+    def move(self, row: int, request: int, target: int) -> bool:
+        """Move a waiting or decoding request to another instance; return whether that is possible."""
+        joined = int(self.state.arrivals[row])
+        moved = bool(move_request(self.state, row, request, target, self._page))
+        if moved:
+            self._moves[row].append((request, target, float(self.state.now[row]), joined))
+        return moved
+
+    def finished(self, row: int) -> bool:
+        """Whether every request of the row is finished."""
+        return bool(self.state.current[row] == -1)
+
+    def objective(self, row: int) -> float:
+        """Return the objective of a finished row."""
+        return float(self.state.bound[row])
+
+    def solution(self, row: int) -> RoutingPlan:
+        """Return the plan of a finished row."""
+        state, r = self.state, int(self.state.requests[row])
+        fleet = int(self.state.fleet[row])
+        return RoutingPlan(
+            instance=state.where[row, :r],
+            decode_instance=state.decode_where[row, :r],
+            dispatch_s=state.dispatch[row, :r],
+            rank=state.rank[row, :r],
+            first_token_s=state.first_token[row, :r],
+            finish_s=state.finish[row, :r],
+            hit_tokens=state.hit[row, :r],
+            preemptions=state.preemptions[row, :r],
+            busy_s=state.busy[row, :fleet],
+            page_tokens=self._page,
+            move_request=np.array([request for request, _, _, _ in self._moves[row]], dtype=np.int32),
+            move_target=np.array([target for _, target, _, _ in self._moves[row]], dtype=np.int32),
+            move_s=np.array([moment for _, _, moment, _ in self._moves[row]], dtype=np.float64),
+            move_after=np.array([joined for _, _, _, joined in self._moves[row]], dtype=np.int32),
+        )
+
+    def follow(self, row: int, solution: RoutingPlan) -> int:
+        """Return the slot of the instance that a plan sends the request at hand to."""
+        state, r = self.state, int(self.state.current[row])
+        wanted = solution.decode_instance[r] if state.current_kind[row] == 1 else solution.instance[r]
+        offered = state.offered[row, : state.candidates[row]]
+        if wanted < 0 or state.now[row] < solution.dispatch_s[r] - 1e-9:
+            held = np.flatnonzero(offered == -1)
+            if len(held):
+                return int(held[0])
+        found = np.flatnonzero(offered == wanted)
+        return int(found[0]) if len(found) else 0
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return copies of all arrays by name, and of the moves."""
+        copies: dict[str, Any] = {name: array.copy() for name, array in self.state._asdict().items()}
+        return copies | {_MOVES: [list(moves) for moves in self._moves]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from a snapshot of a simulator of the same batch and options."""
+        self.state = State(**{name: np.array(array) for name, array in state.items() if name != _MOVES})
+        self._moves = [list(moves) for moves in state[_MOVES]]
+        own = self.state
+        self._room = Room(
+            requests=own.arrival.shape[1],
+            fleet=own.end.shape[1],
+            listed=own.block.shape[1],
+            blocks=own.refs.shape[1],
+            stale=own.inserted.shape[1],
+            programs=own.deadline.shape[1],
+            successors=own.next_request.shape[1],
+            sequences=own.running.shape[2],
+        )
+
+    def _grow(self, needed: Room) -> None:
+        """Make room for larger instances, which generators of random sizes draw."""
+        old = self.state._asdict()
+        self._room = Room(*(max(pair) for pair in zip(needed, self._room, strict=True)))
+        self.state = allocate(self.batch, self._room)
+        for name, array in self.state._asdict().items():
+            array[tuple(slice(size) for size in old[name].shape)] = old[name]
