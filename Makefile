@@ -8,9 +8,11 @@ OUT ?= out/demo
 DAG_OUT ?= out/demo-socdag
 MAP_OUT ?= out/demo-memmap
 MOE_OUT ?= out/demo-moe
+ROUTING_OUT ?= out/demo-routing
 DEMO_SCHEDULERS := jobshop/spt,jobshop/mwkr,jobshop/spt-twkr,jobshop/spt-twkr-both,jobshop/tabu,jobshop/cp-sat,jobshop/ppo,jobshop/ppo-sample
 MAP_SCHEDULERS := memmap/all-slow,memmap/xla,memmap/xla-annealing,memmap/milp-repair,memmap/priced,memmap/ppo,memmap/ppo-sample,memmap/hybrid
 MOE_SCHEDULERS := moe/contiguous,moe/eplb-hierarchical,moe/eplb-global,moe/lpt-swap,moe/eplb-every-window,moe/swaps,moe/flashlb,moe/hindsight,moe/ppo-rebalance
+ROUTING_SCHEDULERS := routing/random,routing/round-robin,routing/least-outstanding,routing/min-ttft,routing/affinity,routing/affinity-guarded,routing/dualmap-speed,routing/preble-speed,routing/llm-d-speed,routing/clairvoyant,routing/ppo
 DAG_SCHEDULERS := socdag/heft,socdag/peft,socdag/lookahead,socdag/min-min,socdag/annealing,socdag/cp-sat,socdag/ppo,socdag/ppo-sample
 
 # The demo runs the committed policy with onnxruntime and needs no torch: half the download of the rest.
@@ -22,7 +24,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    compare rules, searches, CP-SAT and trained policies; writes report.html into $(OUT)/, $(DAG_OUT)/, $(MAP_OUT)/ and $(MOE_OUT)/"
+	@echo "make demo    compare rules, searches, CP-SAT and trained policies; writes report.html into $(OUT)/, $(DAG_OUT)/, $(MAP_OUT)/, $(MOE_OUT)/ and $(ROUTING_OUT)/"
 	@echo "make test    run the test suite"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   decisions per second and latency, as JSON"
@@ -32,7 +34,8 @@ demo: $(DEMO_STAMP)
 	$(BIN)/schedrl compare socdag --suite demo --schedulers $(DAG_SCHEDULERS) --time-limit 5 --no-resume --out $(DAG_OUT)
 	$(BIN)/schedrl compare memmap --suite demo --schedulers $(MAP_SCHEDULERS) --time-limit 5 --no-resume --out $(MAP_OUT)
 	$(BIN)/schedrl compare moe --suite moe-demo --schedulers $(MOE_SCHEDULERS) --time-limit 5 --no-resume --out $(MOE_OUT)
-	@echo "reports: $(abspath $(OUT))/report.html $(abspath $(DAG_OUT))/report.html $(abspath $(MAP_OUT))/report.html $(abspath $(MOE_OUT))/report.html"
+	$(BIN)/schedrl compare routing --suite routing-demo --schedulers $(ROUTING_SCHEDULERS) --time-limit 5 --no-resume --out $(ROUTING_OUT)
+	@echo "reports: $(abspath $(OUT))/report.html $(abspath $(DAG_OUT))/report.html $(abspath $(MAP_OUT))/report.html $(abspath $(MOE_OUT))/report.html $(abspath $(ROUTING_OUT))/report.html"
 
 test: $(FULL_STAMP)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
@@ -47,6 +50,7 @@ bench: $(FULL_STAMP)
 	$(BIN)/schedrl bench socdag --json
 	$(BIN)/schedrl bench memmap --json
 	$(BIN)/schedrl bench moe --json
+	$(BIN)/schedrl bench routing --json
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; schedrl needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 2; }

@@ -94,9 +94,9 @@ class SglangCacheAware(_Gateway):
 
     def pick(self, view: View) -> int:
         """Return the instance, and remember that it gets the prompt."""
-        load: F64 = np.array(view.outstanding, dtype=np.float64)
+        load = view.outstanding.astype(np.float64)
         if self._slowness is not None:
-            load = np.multiply(load + 1.0, self._slowness, dtype=np.float64)
+            load = (load + 1.0) * self._slowness
         able = load[view.allowed]
         most, least = float(able.max()), float(able.min())
         chosen = -1
@@ -112,7 +112,7 @@ class SglangCacheAware(_Gateway):
 
 def _least_product(view: View, missed: F64, slowness: F64 | None) -> int:
     """Return the allowed instance with the least of tokens to compute times requests; ties by requests, then tokens."""
-    load: F64 = view.outstanding + 1.0
+    load = view.outstanding.astype(np.float64) + 1.0
     score = missed * load if slowness is None else missed * load * slowness
     order = np.lexsort((missed, load, score, ~view.allowed))
     return int(order[0])

@@ -14,6 +14,18 @@ ENVIRONMENTS: tuple[EnvironmentSpec, ...] = (
         entry_point="schedrl.envs.routing.env:RequestRoutingEnv",
         vector_entry_point="schedrl.envs.routing.env:RequestRoutingVectorEnv",
     ),
+    EnvironmentSpec(
+        id="schedrl/RequestMigration-v0",
+        family="routing:migration",
+        entry_point="schedrl.envs.routing.migration_env:RequestMigrationEnv",
+        vector_entry_point="schedrl.envs.routing.migration_env:RequestMigrationVectorEnv",
+    ),
+    EnvironmentSpec(
+        id="schedrl/WorkflowRouting-v0",
+        family="routing:workflow",
+        entry_point="schedrl.envs.routing.workflow_env:WorkflowRoutingEnv",
+        vector_entry_point="schedrl.envs.routing.workflow_env:WorkflowRoutingVectorEnv",
+    ),
 )
 
 # What the command line offers as ``schedrl routing NAME``.

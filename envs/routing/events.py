@@ -89,10 +89,10 @@ def turn_away(state: State, b: int, r: int) -> None:
 
 
 @inner_inlined
-def hold_back(state: State, b: int, r: int, seconds: float) -> None:
-    """Keep the request at hand at the router and ask again later."""
+def hold_back(state: State, b: int, r: int, moment: float) -> None:
+    """Keep the request at hand at the router and ask again at a moment."""
     state.held_back[b, r] += 1
-    push_event(state, b, r, state.now[b] + seconds, state.current_kind[b])
+    push_event(state, b, r, moment, state.current_kind[b])
 
 
 @inner_inlined

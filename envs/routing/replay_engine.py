@@ -123,7 +123,8 @@ class Engine:
             seconds += times[k] + (times[k + 1] - times[k]) * (tokens / 2**k - 1.0)
         return seconds
 
-    def _seconds(self, tokens: int, sequences: int, context: float, pairs: float) -> float:
+    def iteration_s(self, tokens: int, sequences: int, context: float, pairs: float) -> float:
+        """Return the seconds of an iteration: see ``schedrl.devices.serving_time`` for its terms."""
         linear = self._linear.get(tokens)
         if linear is None:
             linear = self._linear[tokens] = self._linear_s(tokens)
@@ -320,7 +321,7 @@ class Engine:
         for request, now in items:
             context += request.computed + now
             pairs += now * (request.computed + 0.5 * now)
-        seconds = self._seconds(tokens, self.decoding + len(items), context, pairs)
+        seconds = self.iteration_s(tokens, self.decoding + len(items), context, pairs)
         self.end = self.clock + seconds
         if not items and not stopped:
             self._plan_run(seconds)

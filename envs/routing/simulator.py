@@ -75,7 +75,7 @@ def _to_decision(state: State, b: int, page: int, hold: bool, until: float) -> N
         if state.candidates[b] == 0:
             ready = _next_ready(state, b, r)
             if ready < np.inf:
-                hold_back(state, b, r, ready - state.now[b])
+                hold_back(state, b, r, ready)
             else:
                 turn_away(state, b, r)
     if state.candidates[b] == 0 and state.finished[b] < state.requests[b]:
@@ -121,7 +121,7 @@ def step_rows(
                 if not starts:
                     chosen, r = state.offered[b, slot], state.current[b]
                     if chosen < 0:
-                        hold_back(state, b, r, hold_s)
+                        hold_back(state, b, r, state.now[b] + hold_s)
                     else:
                         send(state, b, r, chosen, page)
                 starts = False
@@ -217,7 +217,8 @@ class Simulator:
         if rng is not None:
             self.state.random[:] = rng.integers(0, 2**63, self.batch, dtype=np.uint64)
         action, reward, done = self._idle
-        step_rows(self.state, np.zeros_like(action), reward, done, self._page, self._hold_s, rule, np.inf)
+        action = np.where(self.state.candidates > 0, 0, action).astype(np.int32)
+        step_rows(self.state, action, reward, done, self._page, self._hold_s, rule, np.inf)
 
     def send(self, slot: int, until: float = np.inf) -> bool:
         """Send the request at hand of row 0, or with slot -1 go on after a pause; return whether another one is at hand.
@@ -280,12 +281,15 @@ class Simulator:
     def snapshot(self) -> dict[str, Any]:
         """Return copies of all arrays by name, and of the moves."""
         copies: dict[str, Any] = {name: array.copy() for name, array in self.state._asdict().items()}
-        return copies | {_MOVES: [list(moves) for moves in self._moves]}
+        moves = [(row, *move) for row, made in enumerate(self._moves) for move in made]
+        return copies | {_MOVES: np.array(moves, dtype=np.float64).reshape(-1, 5)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a snapshot of a simulator of the same batch and options."""
         self.state = State(**{name: np.array(array) for name, array in state.items() if name != _MOVES})
-        self._moves = [list(moves) for moves in state[_MOVES]]
+        self._moves = [[] for _ in range(self.batch)]
+        for row, request, target, moment, joined in np.asarray(state[_MOVES]).tolist():
+            self._moves[int(row)].append((int(request), int(target), moment, int(joined)))
         own = self.state
         self._room = Room(
             requests=own.arrival.shape[1],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium as gym
@@ -28,24 +28,30 @@ class Sizes:
 
     small: dict[str, Any]
     large: dict[str, Any]
-    other: dict[str, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
-    """of generators with arguments of their own"""
+    other: dict[str, tuple[dict[str, Any], ...]] = field(default_factory=dict)
+    """of generators with arguments of their own, none for those that cannot draw here"""
 
-    def of(self, generator: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return a small and a large size of a generator."""
+    def of(self, generator: str) -> tuple[dict[str, Any], ...]:
+        """Return a small and a large size of a generator, if it can draw here."""
         own = [pair for names, pair in self.other.items() if generator in names.split()]
         return own[0] if own else (self.small, self.large)
 
 
-_PROGRAMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+_PROGRAMS: dict[str, tuple[dict[str, Any], ...]] = {
     "traced": ({"mode": "infer", "largest": 60}, {"largest": 150}),
     "arbitrary": ({"ops": 4}, {"ops": 12, "fast_layers": 1}),
 }
 
-_PLACEMENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+_PLACEMENTS: dict[str, tuple[dict[str, Any], ...]] = {
     "arbitrary": ({"experts": 4, "devices": 2}, {"experts": 8, "devices": 4})
 }
 
+_ROUTING = Sizes(
+    small={"requests": 8, "fleet": "demo"},
+    large={"requests": 30, "fleet": "heterogeneous"},
+    # Draws from a trace that the package does not ship.
+    other={"mooncake-first-half": ()},
+)
 SIZES = {
     "jobshop": Sizes(small={"jobs": 3, "machines": 4}, large={"jobs": 6, "machines": 5}),
     "socdag": Sizes(
@@ -79,6 +85,10 @@ SIZES = {
         large={"tokens": 8, "layers": 4},
         other={"arbitrary-cache": ({"requests": 5}, {"requests": 12})},
     ),
+    "routing": _ROUTING,
+    "routing:workflow": _ROUTING,
+    # Moves matter where requests wait.
+    "routing:migration": replace(_ROUTING, large={"requests": 60, "fleet": "demo", "load": 2.0}),
 }
 
 environments = pytest.mark.parametrize("spec", environment_specs(), ids=lambda spec: spec.id)

@@ -28,7 +28,7 @@ def games(monkeypatch: pytest.MonkeyPatch) -> tuple[Family, Family, Family]:
 
 
 def test_the_families_of_the_package() -> None:
-    assert family_names() == ("jobshop", "socdag", "memmap", "moe")
+    assert family_names() == ("jobshop", "socdag", "memmap", "moe", "routing")
     for name in family_names():
         assert get_family(name).name == name
     names = game_names()

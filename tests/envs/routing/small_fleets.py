@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from schedrl.envs.routing.fleet import Role, ServingInstance
 from schedrl.envs.routing.instance import RoutingInstance
 from schedrl.envs.routing.simulator import Simulator
 from schedrl.envs.routing.solution import RoutingPlan
+from schedrl.envs.routing.state import State
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -159,14 +160,24 @@ def random_instance(seed: int, requests: int | None = None) -> RoutingInstance:
 
 
 def play(
-    instance: RoutingInstance, seed: int, *, exact: bool = False, hold_s: float = 0.0, moves: bool = False
+    instance: RoutingInstance,
+    seed: int,
+    *,
+    exact: bool = False,
+    hold_s: float = 0.0,
+    moves: bool = False,
+    watch: Callable[[State], None] = lambda state: None,
 ) -> Simulator:
-    """Play a game to its end with random choices: instances, ranks, holds, moves at decisions and between them."""
+    """Play a game to its end with random choices: instances, ranks, holds, moves at decisions and between them.
+
+    Holding for a time that is no multiple of others keeps decisions apart; ``watch`` sees the state before each.
+    """
     rng = np.random.default_rng(seed)
     simulator = Simulator([instance], 1, exact=exact, hold_s=hold_s)
     state, steps = simulator.state, 0
     while not simulator.finished(0):
         steps += 1
+        watch(state)
         assert steps < 200_000, "the game goes on for ever"
         at_hand = int(state.candidates[0]) > 0
         if moves:

@@ -44,7 +44,7 @@ def test_the_measured_run_is_the_published_one() -> None:
 @needs_data
 @pytest.mark.parametrize(
     ("label", "measured", "least"),
-    [("TTFT", 65.457, -0.04), ("time per output token", 0.03245, -0.04), ("end to end", 86.578, -0.04)],
+    [("TTFT", 65.457, -0.04), ("time per output token", 0.032447, -0.04), ("end to end", 86.578, -0.04)],
 )
 def test_means_of_the_run_are_within_their_goal(
     rows: dict[str, Validation], label: str, measured: float, least: float
