@@ -15,6 +15,7 @@ from schedrl.envs.routing.instance import RoutingInstance
 from schedrl.envs.routing.simulator import Simulator
 from schedrl.envs.routing.solution import objectives
 from schedrl.envs.routing.state import CONTEXT, FREE, HEAD_TOKENS, PENDING, QUEUED_TOKENS, RUNNING, USED, WAITING
+from schedrl.families import Instance
 from schedrl.schedulers import Result, Scheduler, SchedulerSpec
 
 __all__ = [
@@ -219,8 +220,10 @@ class RouterScheduler:
     def __init__(self, make: Callable[[RoutingInstance, np.random.Generator], Router], *, exact: bool = False) -> None:
         self._make, self._exact = make, exact
 
-    def schedule(self, instance: RoutingInstance, *, time_limit_s: float, rng: np.random.Generator) -> Result:
-        """Route the instance's requests; ``timeout`` if that takes longer than the limit."""
+    def schedule(self, instance: Instance, *, time_limit_s: float, rng: np.random.Generator) -> Result:
+        """Route the instance's requests; ``timeout`` if that takes longer than the limit, once kernels are compiled."""
+        assert isinstance(instance, RoutingInstance)
+        Simulator([instance], 1, exact=self._exact)
         started = time.perf_counter()
         router = self._make(instance, rng)
         simulator = play_router(instance, router, exact=self._exact, deadline=started + time_limit_s)

@@ -211,7 +211,8 @@ def plan(state: State, b: int, i: int, page: int) -> None:
 @inner_inlined
 def _free_for_decoding(state: State, b: int, i: int) -> int:
     """Return the memory that decoding can take before anything else may change."""
-    if state.cache_tokens[b, i] < 0 and state.queued[b, i] > 0 and state.running_count[b, i] < state.max_sequences[b, i]:
+    waits = state.queued[b, i] > 0 and state.running_count[b, i] < state.max_sequences[b, i]
+    if waits and state.cache_tokens[b, i] < 0:
         r = state.queue[b, i, 0]
         if not state.moved_in[b, r] and find(state, b, i, r, state.prompt[b, r] + state.generated[b, r]) > 0:
             # Once a prefix leaves that the first of the queue would use, its first chunk needs less memory.

@@ -41,8 +41,8 @@ class ServingInstance:
     tensor_parallel: int = 1
     role: Role = "mixed"
     cache_tokens: int = -1
-    """room for prefixes of finished requests: -1 keeps them in ``kv_tokens`` until that is needed (vLLM), any other number
-    is a cache of its own, of so many tokens, from which hits are copied"""
+    """room for prefixes of finished requests: -1 keeps them in ``kv_tokens`` until that is needed (vLLM), any other
+    number is a cache of its own, of so many tokens, from which hits are copied"""
     token_budget: int = 2048
     """most tokens of one iteration"""
     max_sequences: int = 256
@@ -76,7 +76,8 @@ class ServingInstance:
         if self.token_budget < self.max_sequences:
             # Every decoding request gets a token of each iteration.
             raise InstanceError(
-                f"{where}: field token_budget: {self.token_budget}, expected at least max_sequences {self.max_sequences}"
+                f"{where}: field token_budget: {self.token_budget}, expected at least max_sequences,"
+                f" {self.max_sequences}"
             )
         for field in ("price_usd_per_h", "power_w", "idle_power_w", "ready_s", "retire_s", "quality"):
             value = getattr(self, field)

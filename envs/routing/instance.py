@@ -43,13 +43,13 @@ _RAGGED = (("block_start", "blocks"), ("after_start", "after"))
 class RoutingInstance:
     """Send requests to serving instances as they arrive, so that they meet their service-level objectives.
 
-    A request arrives at ``arrival_s``; one that names predecessors (``after``) arrives ``pause_s`` after the last of them
-    is finished. Its prompt is computed in chunks that share iterations with the decoding of others, then one token per
-    iteration follows. Leading ``blocks`` of a prompt that an instance still holds need not be computed again.
+    A request arrives at ``arrival_s``; one that names predecessors (``after``) arrives ``pause_s`` after the last of
+    them is finished. Its prompt is computed in chunks that share iterations with the decoding of others, then one token
+    per iteration follows. Leading ``blocks`` of a prompt that an instance still holds need not be computed again.
 
-    Requests of a ``program`` belong together: turns of a conversation, or steps of an agent. Where ``deadline_s`` of the
-    program is finite its requests are judged together, by the time from the first arrival to the last token; otherwise
-    each is judged by time to first token (TTFT) and time per output token (TPOT).
+    Requests of a ``program`` belong together: turns of a conversation, or steps of an agent. Where ``deadline_s`` of
+    the program is finite its requests are judged together, by the time from the first arrival to the last token;
+    otherwise each is judged by time to first token (TTFT) and time per output token (TPOT).
 
     Raises:
         InstanceError: a field breaks one of these rules; the message names field and request.
@@ -62,8 +62,8 @@ class RoutingInstance:
     output_tokens: I32  # (R,) at least 1
     block_start: I64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # (R + 1,) or empty for no blocks
     blocks: I64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """(Q,) ids of the blocks of ``block_tokens`` tokens of each prompt, and of the answer behind it where they are known; an
-    id stands for the block and all before it"""
+    """(Q,) ids of the blocks of ``block_tokens`` tokens of each prompt, and of the answer behind it where they are
+    known; an id stands for the block and all before it"""
     block_tokens: int = 512
     program: I32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))  # (R,) 0 to P - 1; empty: one each
     deadline_s: F64 = field(default_factory=lambda: np.zeros(0))  # (P,) inf for none; empty for none at all

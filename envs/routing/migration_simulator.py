@@ -16,7 +16,7 @@ from schedrl.envs.routing.instance import PAGE_TOKENS, RoutingInstance
 from schedrl.envs.routing.migration_observation import FEATURES, write_decisions
 from schedrl.envs.routing.migration_offers import SLOTS, Offers, allocate_offers, list_offers
 from schedrl.envs.routing.rules import RULES, choose
-from schedrl.envs.routing.simulator import _objective, _to_decision
+from schedrl.envs.routing.simulator import objective_so_far, to_decision
 from schedrl.envs.routing.solution import RoutingPlan
 from schedrl.envs.routing.state import Room, State, allocate, room_of, write_instance
 from schedrl.errors import ConfigError, unknown_name
@@ -32,11 +32,11 @@ _OFFERS = "offers_"
 @inner
 def _route(state: State, b: int, page: int, rule: int, until: float) -> None:
     """Let the rule route all requests that come up to a moment."""
-    _to_decision(state, b, page, False, until)
+    to_decision(state, b, page, False, until)
     while state.candidates[b] > 0:
         slot = choose(state, b, rule)
         send(state, b, state.current[b], state.offered[b, slot], page)
-        _to_decision(state, b, page, False, until)
+        to_decision(state, b, page, False, until)
 
 
 @inner_inlined
@@ -125,7 +125,7 @@ def step_rows(
             if state.current[b] == _BEGINS:
                 list_offers(state, offers, b)
         if valid or starts:
-            state.bound[b] = _objective(state, b)
+            state.bound[b] = objective_so_far(state, b)
         reward[b] = 0.0
         if valid:
             # What rounding to single precision left over is paid with the next reward.

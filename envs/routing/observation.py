@@ -128,11 +128,11 @@ def static_graph(instance: RoutingInstance) -> StaticGraph:
     )
 
 
-def _prefill(row: np.ndarray) -> float:  # type: ignore[type-arg]
+def _prefill(row: F64) -> float:
     return float(iteration_s(row, _CHUNK, 1, float(_CHUNK), 0.5 * _CHUNK * _CHUNK)) / _CHUNK
 
 
-def _decode(row: np.ndarray) -> float:  # type: ignore[type-arg]
+def _decode(row: F64) -> float:
     return float(iteration_s(row, _SEQUENCES, _SEQUENCES, _SEQUENCES * _LENGTH, _SEQUENCES * _LENGTH))
 
 
@@ -149,7 +149,7 @@ def _work(state: State, b: int, i: int, tokens: float) -> float:
     if chunks <= 0.0:
         return 0.0
     each = tokens / chunks
-    return chunks * iteration_s(state.costs[b, i], int(each), 1, 0.5 * tokens, 0.5 * each * tokens)
+    return float(chunks * iteration_s(state.costs[b, i], int(each), 1, 0.5 * tokens, 0.5 * each * tokens))
 
 
 @inner_inlined

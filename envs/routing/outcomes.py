@@ -84,7 +84,7 @@ def count_finish(state: State, b: int, r: int) -> None:
     else:
         waited = state.first_token[b, r] - state.arrival[b, r]
         rest = state.finish[b, r] - state.first_token[b, r]
-        slow = rest > state.tpot_slo[b] * (state.output[b, r] - 1)
+        slow = state.tpot_slo[b] < np.inf and rest > state.tpot_slo[b] * (state.output[b, r] - 1)
         _set_expected(state, b, r, _penalty(waited, state.ttft_slo[b], waited > state.ttft_slo[b] or slow))
     _let_go_on(state, b, r, state.finish[b, r])
 

@@ -51,7 +51,7 @@ def available(state: State, b: int, i: int) -> int:
     free = state.kv_tokens[b, i] - state.used[b, i]
     if state.cache_tokens[b, i] < 0:
         free -= state.cached[b, i] - state.evictable[b, i]
-    return free
+    return int(free)
 
 
 @inner

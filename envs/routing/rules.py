@@ -40,7 +40,7 @@ def _draw(state: State, b: int, below: int) -> int:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z = z ^ (z >> np.uint64(31))
-    return np.int64((z >> np.uint64(33)) % np.uint64(below))
+    return int(np.int64((z >> np.uint64(33)) % np.uint64(below)))
 
 
 @inner_inlined
@@ -49,19 +49,19 @@ def _score(state: State, b: int, i: int, rule: int) -> float:
     if rule == 2:
         return float(state.inflight[b, i])
     if rule == 3:
-        return state.signal[b, i, 2] + state.sent_tokens[b, i]
+        return float(state.signal[b, i, 2] + state.sent_tokens[b, i])
     if rule == 5:
-        return state.predicted[b, i]
+        return float(state.predicted[b, i])
     if rule == 9:
-        return state.forecast[b, i]
+        return float(state.forecast[b, i])
     if rule in (6, 8):
         return -float(state.hits[b, i])
-    return state.backlog[b, i]
+    return float(state.backlog[b, i])
 
 
 @inner_inlined
 def _tie(state: State, b: int, i: int, rule: int) -> float:
-    return state.backlog[b, i] if rule == 8 else state.signal[b, i, 2] + state.sent_tokens[b, i]
+    return float(state.backlog[b, i] if rule == 8 else state.signal[b, i, 2] + state.sent_tokens[b, i])
 
 
 @inner

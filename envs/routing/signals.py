@@ -90,7 +90,7 @@ def _predict(state: State, b: int, i: int, tokens: float, pairs: float) -> float
     seconds = iteration_s(
         state.costs[b, i], int(each + decoding), int(decoding) + 1, context + decoding, pairs / iterations + context
     )
-    return iterations * seconds
+    return float(iterations * seconds)
 
 
 @inner_inlined
@@ -107,7 +107,7 @@ def _memory_wait(state: State, b: int, i: int) -> float:
     context = max(signal[4], 1.0)
     token = iteration_s(state.costs[b, i], running, running, context, context)
     output = (state.output_seen[b] + _PRIOR_OUTPUT) / (state.finished[b] + 1.0)
-    return lacking / context * 0.5 * output * token
+    return float(lacking / context * 0.5 * output * token)
 
 
 @inner

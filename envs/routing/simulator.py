@@ -23,7 +23,7 @@ from schedrl.errors import ConfigError
 from schedrl.graphs import DecisionBatch, FeatureTable
 from schedrl.kernels import inner, inner_inlined, kernel
 
-__all__ = ["Simulator"]
+__all__ = ["Simulator", "objective_so_far", "to_decision"]
 
 _NO_RULE = -1
 _BEGINS = -2
@@ -65,7 +65,7 @@ def _next_ready(state: State, b: int, r: int) -> float:
 
 
 @inner
-def _to_decision(state: State, b: int, page: int, hold: bool, until: float) -> None:
+def to_decision(state: State, b: int, page: int, hold: bool, until: float) -> None:
     """Go on to the next request that some instance can take."""
     state.candidates[b] = 0
     while state.candidates[b] == 0 and go_on(state, b, page, until):
@@ -83,7 +83,7 @@ def _to_decision(state: State, b: int, page: int, hold: bool, until: float) -> N
 
 
 @inner_inlined
-def _objective(state: State, b: int) -> float:
+def objective_so_far(state: State, b: int) -> float:
     """Return the objective as far as it is known."""
     count = state.fleet[b]
     price = power = cost = energy = 0.0
@@ -125,11 +125,11 @@ def step_rows(
                     else:
                         send(state, b, r, chosen, page)
                 starts = False
-                _to_decision(state, b, page, hold_s > 0.0, until)
+                to_decision(state, b, page, hold_s > 0.0, until)
                 if rule < 0 or state.candidates[b] == 0:
                     break
                 slot = choose(state, b, rule)
-            state.bound[b] = _objective(state, b)
+            state.bound[b] = objective_so_far(state, b)
         reward[b] = 0.0
         if valid:
             # What rounding to single precision left over is paid with the next reward.
@@ -221,7 +221,7 @@ class Simulator:
         step_rows(self.state, action, reward, done, self._page, self._hold_s, rule, np.inf)
 
     def send(self, slot: int, until: float = np.inf) -> bool:
-        """Send the request at hand of row 0, or with slot -1 go on after a pause; return whether another one is at hand.
+        """Send the request at hand of row 0, or go on after a pause with slot -1; return whether another is at hand.
 
         Routers that act between arrivals stop at a moment ``until``, and go on from there with slot -1.
         """

@@ -42,7 +42,7 @@ def program_latencies(instance: RoutingInstance, plan: RoutingPlan) -> F64:
     begin, end = np.full(instance.programs, np.inf), np.zeros(instance.programs)
     np.minimum.at(begin, instance.program, instance.arrival_s)
     np.maximum.at(end, instance.program, plan.finish_s)
-    return end - begin
+    return np.asarray(end - begin, dtype=np.float64)
 
 
 def measure(loads: Sequence[float], alpha: float, *, requests: int, draws: int) -> list[dict[str, object]]:

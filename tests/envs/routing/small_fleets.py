@@ -1,4 +1,4 @@
-"""Small fleets and workloads for tests: tight memory, shared prefixes, programs, roles, late signals; and random play."""
+"""Small fleets and workloads for tests: tight memory, shared prefixes, programs, roles, late signals; random play."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from schedrl.arrays import F64
 from schedrl.devices.serving_time import (
-    ALL_REDUCE, COEFFICIENTS, CONTEXT, ELEMENTWISE, EXPERT_MISS, EXPERT_WEIGHTS, OVERHEAD, PAIR, TOKEN, WEIGHTS
+    ALL_REDUCE,
+    COEFFICIENTS,
+    CONTEXT,
+    ELEMENTWISE,
+    EXPERT_MISS,
+    EXPERT_WEIGHTS,
+    OVERHEAD,
+    PAIR,
+    TOKEN,
+    WEIGHTS,
 )  # fmt: skip
 from schedrl.envs.routing.fleet import Role, ServingInstance
 from schedrl.envs.routing.instance import RoutingInstance
