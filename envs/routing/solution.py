@@ -58,7 +58,8 @@ class RoutingPlan:
     move_target: I32 = field(default_factory=_none(np.int32))  # (M,)
     move_s: F64 = field(default_factory=_none(np.float64))  # (M,) when each move began
     move_after: I32 = field(default_factory=_none(np.int32))
-    """(M,) how often a request had joined a queue before each move, which orders moves and requests of one moment"""
+    """(M,) how often a request had joined a queue before each move, which orders moves and requests of one moment; so a
+    request at hand is sent, not held, where others were moved"""
 
     def __post_init__(self) -> None:
         for name, dtype in {**_FIELDS, **_MOVES, "busy_s": np.float64}.items():

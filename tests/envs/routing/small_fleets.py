@@ -189,12 +189,15 @@ def play(
         watch(state)
         assert steps < 200_000, "the game goes on for ever"
         at_hand = int(state.candidates[0]) > 0
+        moved = False
         if moves:
             for _ in range(int(rng.integers(0, 4))):
-                simulator.move(0, int(rng.integers(instance.requests)), int(rng.integers(len(instance.fleet))))
+                moved |= simulator.move(0, int(rng.integers(instance.requests)), int(rng.integers(len(instance.fleet))))
         slot = -1
         if at_hand:
             slot = int(rng.integers(state.candidates[0]))
+            # Where something moved the request at hand is sent, which tells the checker the order of the two.
+            slot = 0 if moved and state.offered[0, slot] < 0 else slot
             if rng.random() < 0.3 and state.current_kind[0] == 0:
                 state.rank[0, state.current[0]] = float(rng.integers(-2, 3))
         until = float(state.now[0] + rng.exponential(0.05)) if moves else np.inf

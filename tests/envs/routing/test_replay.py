@@ -110,8 +110,8 @@ def _plan(**fields: Any) -> tuple[RoutingInstance, RoutingPlan]:
             "move 0 of request 1 to instance 1 is not possible",
         ),
         (
-            {"move_request": [0], "move_target": [1], "move_s": [1.5], "move_after": [5]},
-            "request 0: finish_s is 2, the replay gives 5.025",
+            {"move_request": [0], "move_target": [1], "move_s": [3.5], "move_after": [2]},
+            "move 0: request 0 neither waits nor decodes",
         ),
         (
             {"move_request": [2], "move_target": [1], "move_s": [1.5], "move_after": [1]},

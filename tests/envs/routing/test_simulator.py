@@ -58,12 +58,12 @@ def test_a_request_that_arrives_with_the_end_of_an_iteration_waits_for_the_next(
 
 
 def test_the_last_admitted_starts_again_when_memory_is_short() -> None:
-    # Both prompts take 40 of 50 tokens, five iterations of both the rest, at 6 s. Then one goes on alone until 10 s,
-    # and the other computes its 20 + 6 tokens again, which give the 7th.
+    # The second comes in at 1 s. At 6 s both have 25 and 24 of 50 tokens, one too many for both to go on: the first does
+    # until 10 s, and then the other computes its 20 + 5 tokens again, which give the 6th.
     plan = serve(workload_of([(0.0, 20, 10), (0.0, 20, 10)], [server_of(kv_tokens=50)]))
     assert plan.preemptions.tolist() == [0, 1]
-    assert plan.first_token_s.tolist() == [1.0, 1.0]
-    assert plan.finish_s.tolist() == [10.0, 14.0]
+    assert plan.first_token_s.tolist() == [1.0, 2.0]
+    assert plan.finish_s.tolist() == [10.0, 15.0]
 
 
 def test_pages_of_16_tokens_admit_fewer() -> None:
