@@ -40,10 +40,12 @@ def _read(state: State, b: int, i: int) -> None:
 @inner
 def refresh_signals(state: State, b: int, moment: float) -> None:
     """Read the signals at the last multiple of the refresh interval before a moment, unless they were."""
-    interval = state.refresh[b]
-    if moment == np.inf or moment < state.signal_time[b] + interval:
+    if moment == np.inf:
         return
-    state.signal_time[b] = np.floor(moment / interval) * interval
+    read = np.floor(moment / state.refresh[b]) * state.refresh[b]
+    if read <= state.signal_time[b]:
+        return
+    state.signal_time[b] = read
     for i in range(state.fleet[b]):
         _read(state, b, i)
         state.sent[b, i], state.sent_tokens[b, i] = 0, 0.0

@@ -25,7 +25,7 @@ from schedrl.experiments.measurement import Verdict, write_table, write_verdicts
 
 __all__ = ["POLICIES", "instance_at", "main", "measure", "verdicts_of"]
 
-LOADS = (0.7, 0.8, 0.9, 1.0)
+LOADS = (0.5, 0.6, 0.7, 0.8)
 """relative loads of the full run"""
 _ROUND_ROBIN = "round-robin"
 _OWN: Mapping[str, Callable[[RoutingInstance], Router]] = {

@@ -79,21 +79,6 @@ def test_no_instance_works_longer_than_the_game(seed: int, exact: bool) -> None:
     assert (plan.busy_s <= last - np.minimum([s.ready_s for s in instance.fleet], last) + 1e-9).all()
 
 
-def test_a_stopped_prompt_comes_back_with_the_next_iteration() -> None:
-    # At 1 s the second prompt gets 3 of its 40 tokens beside one that decodes, and so on; memory of 60 is short at 6 s.
-    fleet = [server_of(kv_tokens=60, token_budget=4, max_sequences=2)]
-    instance = workload_of([(0.0, 4, 30), (0.5, 40, 2)], fleet)
-    states = []
-    for exact in (False, True):
-        simulator = Simulator([instance], 1, exact=exact)
-        while not simulator.finished(0):
-            simulator.send(0)
-        states.append(simulator.solution(0))
-    # 40 prompt tokens at 3 a second from 1 s on take 14 iterations: 4 + 15 and 40 tokens fit, and nothing stops.
-    assert states[0].first_token_s.tolist() == states[1].first_token_s.tolist() == [1.0, 15.0]
-    assert states[0].finish_s.tolist() == [30.0, 16.0]
-
-
 def test_a_prompt_that_stops_tries_again_at_once() -> None:
     # 20 of 44 tokens decode; the prompt of 26 gets 3 a second. When memory runs out it starts again, until it fits.
     fleet = [server_of(kv_tokens=44, token_budget=4, max_sequences=2)]
