@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,8 @@ __all__ = ["go_on", "hold_back", "move", "send", "turn_away"]
 
 _ARRIVES, _HANDED_OVER, _COPIED, _LANDS = 0, 1, 2, 3
 _QUEUED, _ADMITTED, _AWAY, _DONE = 1, 2, 3, 4
+# Of the type of the numbers in arrays: engines would be compiled again for instances of another.
+_NOBODY: Any = np.int32(-1)
 
 
 @inner_inlined
@@ -185,7 +187,7 @@ def _hand_over(state: State, b: int, r: int, page: int) -> None:
 def go_on(state: State, b: int, page: int, until: float) -> bool:
     """Go on to the next request that a router has to send, and return whether there is one; stop at a moment, too."""
     while True:
-        first, soonest = -1, np.inf
+        first, soonest = _NOBODY, np.inf
         for i in range(state.fleet[b]):
             if state.end[b, i] < soonest:
                 first, soonest = i, state.end[b, i]

@@ -50,7 +50,10 @@ def _offer(state: State, b: int, hold: bool) -> None:
 @kernel
 def move_request(state: State, b: int, r: int, j: int, page: int) -> bool:
     """Move a request to another instance; see ``schedrl.envs.routing.events.move``."""
-    return move(state, b, r, j, page)
+    # Of the type of the numbers in arrays, for which engines are compiled anyway.
+    request: Any = np.int32(r)
+    target: Any = np.int32(j)
+    return move(state, b, request, target, page)
 
 
 @inner

@@ -93,8 +93,9 @@ def test_a_prompt_that_stops_tries_again_at_once() -> None:
     simulator.load(0, tight)
     while not simulator.finished(0):
         simulator.send(0)
-    # The first prompt takes five seconds. From 5 s on 20 + k and 3 k tokens: after the sixth iteration, at 11 s, the next
-    # three do not fit beside one more of the other. It stops, the other ends at 12 s, and 26 tokens at 4 a second follow.
+    # The first prompt takes five seconds. From 5 s on 20 + k and 3 k tokens are taken: after the sixth iteration, at
+    # 11 s, the next three do not fit beside one more of the other. It stops, the other ends at 12 s, and 26 tokens at 4
+    # a second follow.
     plan = simulator.solution(0)
     assert plan.preemptions.tolist() == [0, 1]
     assert plan.first_token_s.tolist() == [5.0, 19.0]

@@ -105,6 +105,7 @@ def test_features_of_a_worked_example() -> None:
             "forecast TTFT": 2 / 5,
             "keeps TTFT": 1.0,
             "excess TTFT": 1 / 2,
+            "excess prefill": 1 / 2,
             "TTFT rank": 1 / 2,
             "prefill": 2 / 5,
             "memory need": 40 / 540,

@@ -11,8 +11,17 @@ from hypothesis import given
 from schedrl.devices.serving_time import iteration_s
 from schedrl.envs.routing.simulator import Simulator
 from schedrl.envs.routing.state import (
-    CONTEXT, FREE, HEAD_TOKENS, PENDING, PENDING_PAIRS, QUEUED_TOKENS, RUNNING, USED, WAITING, State
-)  # fmt: skip
+    CONTEXT,
+    FREE,
+    HEAD_TOKENS,
+    PENDING,
+    PENDING_PAIRS,
+    QUEUED_TOKENS,
+    RUNNING,
+    USED,
+    WAITING,
+    State,
+)
 from tests.envs.routing.small_fleets import SEEDS, play, random_instance, row_of, server_of, workload_of
 
 # What instance 0 says at 1.5 s: a prompt of 128 whose first half is done, one of 32 behind it.

@@ -1,4 +1,4 @@
-"""The routing game on cases worked out on paper, and what holds of all games: repeatability, rewards, saving, growth."""
+"""The routing game on cases worked out on paper, and what holds of all games: they repeat, pay, are saved and grow."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_a_request_that_arrives_with_the_end_of_an_iteration_waits_for_the_next(
 
 
 def test_the_last_admitted_starts_again_when_memory_is_short() -> None:
-    # The second comes in at 1 s. At 6 s both have 25 and 24 of 50 tokens, one too many for both to go on: the first does
-    # until 10 s, and then the other computes its 20 + 5 tokens again, which give the 6th.
+    # The second comes in at 1 s. At 6 s they have 25 and 24 of 50 tokens, one too many for both to go on: the first
+    # does until 10 s, and then the other computes its 20 + 5 tokens again, which give the 6th.
     plan = serve(workload_of([(0.0, 20, 10), (0.0, 20, 10)], [server_of(kv_tokens=50)]))
     assert plan.preemptions.tolist() == [0, 1]
     assert plan.first_token_s.tolist() == [1.0, 2.0]
