@@ -54,7 +54,7 @@ def test_the_trained_router_beats_published_rules_on_unlike_instances() -> None:
         found = []
         for seed in range(4):
             instance = GENERATORS["long-context"](
-                np.random.default_rng((77, seed)), requests=500, fleet="heterogeneous", load=0.75
+                np.random.default_rng((77, seed)), requests=1000, fleet="heterogeneous", load=0.85
             )
             result = specs[f"routing/{name}"].make().schedule(instance, time_limit_s=60.0, rng=np.random.default_rng(0))
             assert result.objective is not None

@@ -85,11 +85,13 @@ def test_verdicts_count_what_was_met() -> None:
         "saving_vs_l4": 0.6,
         "saving_vs_a10g": None,
         "added": 0.2,
+        "first_both": 0.96,
         "second_both": 0.95,
     }
     example, saved, met = verdicts_of([row, row | {"saving": 0.0, "second_both": 0.5}])
     assert example.verdict == "reproduced"
     assert saved.measured == "against the best single type 0% to 10%, against any up to 60%"
     assert saved.verdict.startswith("some saving in 1 of 2 cases")
-    assert met.verdict == "in 1 of 2 cases"
-    assert met.measured == "on the unseen half of the trace 95.0%, 50.0%, with 20%, 20% of the rate added"
+    assert met.verdict == "in 2 of 2 cases; on the unseen half in 1"
+    halves = "on the half it was chosen for 96.0%, 96.0%; on the unseen half 95.0%, 50.0%"
+    assert met.measured == f"{halves}, with 20%, 20% of the rate added"
