@@ -19,11 +19,12 @@ class RequestRoutingEnv(SchedulingEnv):
     """Send each request to a serving instance as it arrives.
 
     Observation:
-        Dict of ``candidate_features`` (C, 25), ``context`` (17,) and ``action_mask`` (C,), with C = instances of the
-        largest fleet (and one to hold); all features are documented ratios in [0, 1]
-        (``schedrl.envs.routing.observation``), of what a router knows: its own counts, and signals that are as late as
-        the instance says. Lengths of answers and later requests are hidden. ``observation="encode-once"`` adds the
-        instance id and the candidates' node ids, ``"full"`` also the padded graph.
+        Dict of ``candidate_features`` (C, 25), ``context`` (17,) and ``action_mask`` (C,), with C =
+        ``most_instances``, at least the instances of the first fleet (and one slot to hold); all features are
+        documented ratios in [0, 1] (``schedrl.envs.routing.observation``), of what a router knows: its own counts, and
+        signals that are as late as the instance says. Lengths of answers and later requests are hidden.
+        ``observation="encode-once"`` adds the instance id and the candidates' node ids, ``"full"`` also the padded
+        graph.
     Action:
         Discrete(C): the slot of the instance that serves the request; with ``hold_s``, the last slot keeps it at the
         router for so long, eight times at most. A slot without a candidate changes nothing.
@@ -47,8 +48,9 @@ class RequestRoutingEnv(SchedulingEnv):
         observation: ObservationMode = "candidates",
         exact: bool = False,
         hold_s: float = 0.0,
+        most_instances: int = 0,
     ) -> None:
-        options = {"exact": exact, "hold_s": hold_s}
+        options = {"exact": exact, "hold_s": hold_s, "most_instances": most_instances}
         super().__init__(episodes_of(GAME, 1, instances, generator, size, observation, options))
 
 
@@ -64,6 +66,7 @@ class RequestRoutingVectorEnv(SchedulingVectorEnv):
         observation: ObservationMode = "candidates",
         exact: bool = False,
         hold_s: float = 0.0,
+        most_instances: int = 0,
     ) -> None:
-        options = {"exact": exact, "hold_s": hold_s}
+        options = {"exact": exact, "hold_s": hold_s, "most_instances": most_instances}
         super().__init__(episodes_of(GAME, num_envs, instances, generator, size, observation, options))

@@ -150,6 +150,7 @@ class Simulator:
         exact: hand out memory in pages of 16 tokens and advance iteration by iteration, as engines do; otherwise pages
             of one token, and iterations that only decode are taken together.
         hold_s: for how long a request can be held at the router, as a further choice; 0 for never.
+        most_instances: room for fleets that are loaded later; the largest fleet of ``instances`` always fits.
 
     Raises:
         ConfigError: an option outside its range.
@@ -158,13 +159,22 @@ class Simulator:
     features: ClassVar[FeatureTable] = FEATURES
 
     def __init__(
-        self, instances: Sequence[RoutingInstance], batch: int, *, exact: bool = False, hold_s: float = 0.0
+        self,
+        instances: Sequence[RoutingInstance],
+        batch: int,
+        *,
+        exact: bool = False,
+        hold_s: float = 0.0,
+        most_instances: int = 0,
     ) -> None:
         if not 0.0 <= hold_s < np.inf:
             raise ConfigError(f"hold_s: {hold_s!r}, expected a time of at least 0")
+        if type(most_instances) is not int or most_instances < 0:
+            raise ConfigError(f"most_instances: {most_instances!r}, expected an integer of at least 0")
         self._page = PAGE_TOKENS if exact else 1
         self._hold_s = float(hold_s)
         self._room = room_of(instances)
+        self._most = max(self._room.fleet, most_instances)
         self.state = allocate(batch, self._room)
         self._idle: tuple[I32, F32, Bool] = (
             np.full(batch, -1, dtype=np.int32),
@@ -183,7 +193,7 @@ class Simulator:
     @property
     def slots(self) -> int:
         """Candidate slots C: the instances of the largest fleet, and one to hold."""
-        return self._room.fleet + (self._hold_s > 0.0)
+        return self._most + (self._hold_s > 0.0)
 
     @property
     def invalid(self) -> I32:
@@ -196,7 +206,16 @@ class Simulator:
         return self.state.requests
 
     def load(self, row: int, instance: RoutingInstance) -> None:
-        """Start an episode of ``instance`` in one row, up to the arrival of its first request."""
+        """Start an episode of ``instance`` in one row, up to the arrival of its first request.
+
+        Raises:
+            ConfigError: a fleet with more instances than there are slots.
+        """
+        if len(instance.fleet) > self._most:
+            raise ConfigError(
+                f"instance {instance.name}: a fleet of {len(instance.fleet)} instances, there are slots for"
+                f" {self._most}; option most_instances: {len(instance.fleet)} makes room"
+            )
         needed = room_of([instance])
         if any(need > have for need, have in zip(needed, self._room, strict=True)):
             self._grow(needed)
@@ -304,6 +323,7 @@ class Simulator:
             successors=own.next_request.shape[1],
             sequences=own.running.shape[2],
         )
+        self._most = max(self._most, self._room.fleet)
 
     def _grow(self, needed: Room) -> None:
         """Make room for larger instances, which generators of random sizes draw."""

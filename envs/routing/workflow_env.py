@@ -47,8 +47,9 @@ class WorkflowRoutingEnv(SchedulingEnv):
         observation: ObservationMode = "candidates",
         exact: bool = False,
         hold_s: float = 0.0,
+        most_instances: int = 0,
     ) -> None:
-        options = {"exact": exact, "hold_s": hold_s}
+        options = {"exact": exact, "hold_s": hold_s, "most_instances": most_instances}
         super().__init__(episodes_of(GAME, 1, instances, generator, size, observation, options))
 
 
@@ -64,6 +65,7 @@ class WorkflowRoutingVectorEnv(SchedulingVectorEnv):
         observation: ObservationMode = "candidates",
         exact: bool = False,
         hold_s: float = 0.0,
+        most_instances: int = 0,
     ) -> None:
-        options = {"exact": exact, "hold_s": hold_s}
+        options = {"exact": exact, "hold_s": hold_s, "most_instances": most_instances}
         super().__init__(episodes_of(GAME, num_envs, instances, generator, size, observation, options))

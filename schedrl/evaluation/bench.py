@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from schedrl.errors import InstanceError
 from schedrl.families import BenchmarkCase, Family, Simulator, get_family
 from schedrl.graphs import DecisionBatch
 from schedrl.registration import environment_specs
@@ -114,7 +115,7 @@ def _vector_rate(family: Family, measured: BenchmarkCase, seconds: float) -> flo
 
 
 def _training_rate(family: Family) -> float | None:
-    """Return decisions per wall second of two rollouts and updates after one of warming up."""
+    """Return decisions per wall second of two rollouts and updates after one of warming up, None without its data."""
     if find_spec("sb3_contrib") is None or find_spec("torch_geometric") is None:
         return None
     config_file = resources.files("schedrl.experiments") / "configs" / f"{family.benchmark.policy or family.name}.yaml"
@@ -130,7 +131,10 @@ def _training_rate(family: Family) -> float | None:
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
-        model, _ = build_model(config)
+        try:
+            model, _ = build_model(config)
+        except InstanceError:
+            return None  # the configuration draws from a trace that is not at hand
         rollout = config.environments * config.ppo.rollout_steps
         model.learn(rollout)
         started = time.perf_counter()

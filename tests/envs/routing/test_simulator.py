@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schedrl.envs.routing.generators import GENERATORS
 from schedrl.envs.routing.instance import RoutingInstance
 from schedrl.envs.routing.replay import check
 from schedrl.envs.routing.simulator import Simulator
@@ -265,7 +266,7 @@ def test_saved_games_go_on_as_before(seed: int) -> None:
 def test_rows_are_independent_and_room_grows(seed: int, batch: int) -> None:
     small = workload_of([(0.0, 5, 2)])
     instances = [random_instance(seed + k) for k in range(batch)]
-    together = Simulator([small], batch)
+    together = Simulator([small], batch, most_instances=4)
     for row, instance in enumerate(instances):
         together.load(row, instance)
     action = np.zeros(batch, dtype=np.int32)
@@ -313,3 +314,17 @@ def test_exact_and_aggregated_games_differ_little() -> None:
             found.append(play(tight, seed, exact=exact).objective(0))
         means.append(np.mean(found))
     assert means[1] == pytest.approx(means[0], rel=0.05)
+
+
+def test_a_fleet_beyond_the_slots_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    small = GENERATORS["gamma"](rng, requests=5, fleet="demo")
+    large = GENERATORS["gamma"](rng, requests=5, fleet="heterogeneous", name="eight")
+    simulator = Simulator([small], 1)
+    with pytest.raises(ConfigError, match="instance eight: a fleet of 8 instances, there are slots for 4; option most"):
+        simulator.load(0, large)
+    roomy = Simulator([small], 1, most_instances=8)
+    roomy.load(0, large)
+    assert roomy.slots == 8
+    with pytest.raises(ConfigError, match="most_instances: -1, expected an integer of at least 0"):
+        Simulator([small], 1, most_instances=-1)
