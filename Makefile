@@ -38,7 +38,7 @@ demo: $(DEMO_STAMP)
 	@echo "reports: $(abspath $(OUT))/report.html $(abspath $(DAG_OUT))/report.html $(abspath $(MAP_OUT))/report.html $(abspath $(MOE_OUT))/report.html $(abspath $(ROUTING_OUT))/report.html"
 
 test: $(FULL_STAMP)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(FULL_STAMP)
 	$(BIN)/ruff check .
