@@ -207,14 +207,14 @@ class Affinity(PromptRouter):
 
 
 class AffinityTime(PromptRouter):
-    """The instance with most of the prompt; of equal ones that with the least predicted time to first token."""
+    """The instance with most of the prompt; of equal ones that with the shortest backlog in seconds."""
 
     def __init__(self, instance: RoutingInstance, rng: np.random.Generator) -> None:
         pass
 
     def pick(self, view: View) -> int:
         """Return the instance with the longest prefix."""
-        return view.least(view.predicted_ttft_s, view.hit_tokens == view.hit_tokens[view.allowed].max())
+        return view.least(view.backlog_s, view.hit_tokens == view.hit_tokens[view.allowed].max())
 
 
 class GuardedAffinity(PromptRouter):
@@ -297,7 +297,7 @@ SCHEDULERS: tuple[SchedulerSpec, ...] = (
     router_spec(
         "affinity-time",
         AffinityTime,
-        summary="the longest prefix, of equal ones the least predicted time to first token",
+        summary="the longest prefix, of equal ones the shortest time to compute what is pending",
         source="variant of this project, affinity that knows speeds",
     ),
     router_spec(

@@ -35,7 +35,7 @@ def make(counts: list[list[list[int]]], slots: list[int], planned: int = 1) -> E
 
 def run(name: str, instance: ExpertPlacementInstance, seed: int = 0) -> list[list[list[int]]]:
     spec = next(spec for spec in ALL if spec.name == f"moe/{name}")
-    result = spec.make().schedule(instance, time_limit_s=5.0, rng=np.random.default_rng(seed))
+    result = spec.make().schedule(instance, time_limit_s=120.0, rng=np.random.default_rng(seed))
     assert isinstance(result.solution, ExpertPlan)
     placement: list[list[list[int]]] = result.solution.experts.tolist()
     return placement

@@ -127,7 +127,7 @@ def test_min_ttft_and_what_it_postpones() -> None:
 
 def test_affinity_and_its_ties() -> None:
     figures = {"hit_tokens": [64, 64, 0], "pending_tokens": [10, 9, 0], "sent_tokens": [0, 2, 0]}
-    view = view_of(1, **figures, predicted_ttft_s=[0.6, 0.5, 0.1])
+    view = view_of(1, **figures, backlog_s=[0.6, 0.5, 0.1])
     assert Affinity(EVEN, RNG).pick(view) == 0
     assert AffinityTime(EVEN, RNG).pick(view) == 1
     view.allowed[:2] = False

@@ -16,7 +16,7 @@ JOBSHOP, SOCDAG = get_family("jobshop"), get_family("socdag")
 def test_all_stands_for_every_scheduler(name: str) -> None:
     specs = find_schedulers(get_family(name), ["all"])
     assert [spec.name for spec in specs] == list(schedulers_of(name))
-    assert {f"{name}/ppo", f"{name}/cp-sat"} <= {spec.name for spec in specs}
+    assert f"{name}/ppo" in {spec.name for spec in specs}
 
 
 def test_all_beside_other_names_is_a_name_like_any() -> None:
