@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 from collections import deque
 from collections.abc import Sequence
 
+import numpy as np
+
 from schedrl.arrays import F64, Bool
+from schedrl.baselines.routing.hash_ring import Ring
 
 __all__ = ["UNIT_TOKENS", "HashRing", "PrefixKeys", "key_hash"]
 
@@ -26,7 +28,7 @@ def key_hash(key: int, seed: int) -> int:
     return z ^ (z >> 31)
 
 
-class HashRing:
+class HashRing(Ring):
     """Consistent hashing with virtual nodes: who leaves gives its keys to the others and takes none from them.
 
     Args:
@@ -37,22 +39,18 @@ class HashRing:
     """
 
     def __init__(self, names: Sequence[str], seed: int, *, points: int = 160, weights: F64 | None = None) -> None:
-        found: list[tuple[int, int]] = []
-        for i, name in enumerate(names):
-            count = points if weights is None else max(round(points * float(weights[i])), 1)
-            found += [(_point(name, number, seed), i) for number in range(count)]
-        found.sort()
+        shares = np.ones(len(names)) if weights is None else weights
+        counts = [max(round(points * float(share)), 1) for share in shares]
+        super().__init__(
+            (_point(name, number, seed), i)
+            for i, (name, count) in enumerate(zip(names, counts, strict=True))
+            for number in range(count)
+        )
         self._seed = seed
-        self._places = [place for place, _ in found]
-        self._owners = [owner for _, owner in found]
 
     def owner(self, key: int, members: Bool) -> int:
         """Return the first of the ``members`` (I,) clockwise of a key; at least one must be."""
-        at = bisect.bisect(self._places, key_hash(key, self._seed))
-        count = len(self._owners)
-        while not members[self._owners[at % count]]:
-            at += 1
-        return self._owners[at % count]
+        return next(i for i in self.walk_from(key_hash(key, self._seed)) if members[i])
 
 
 def _point(name: str, number: int, seed: int) -> int:

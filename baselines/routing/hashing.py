@@ -6,13 +6,13 @@ shares as far as anyone knows.
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 import math
 
 import numpy as np
 
 from schedrl.arrays import F64
+from schedrl.baselines.routing.hash_ring import Ring
 from schedrl.baselines.routing.router import PromptRouter, View, prefill_slowness, router_specs
 from schedrl.envs.routing.instance import RoutingInstance
 from schedrl.errors import ConfigError
@@ -29,7 +29,7 @@ def _position(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-class HashRing:
+class HashRing(Ring):
     """Instances on a ring, each at as many points as its weight says (Karger et al. 1997; weights as in ketama).
 
     Args:
@@ -38,22 +38,15 @@ class HashRing:
     """
 
     def __init__(self, names: list[str], weights: F64) -> None:
-        points = sorted(
+        super().__init__(
             (_position(f"{name}#{point}"), i)
             for i, name in enumerate(names)
             for point in range(max(1, round(_POINTS * float(weights[i] / weights.mean()))))
         )
-        self._positions = [position for position, _ in points]
-        self._owners = [owner for _, owner in points]
-        self._walks: dict[int, tuple[int, ...]] = {}
 
     def walk(self, key: str) -> tuple[int, ...]:
         """Return all instances in the order in which the ring, clockwise from a key, comes to each first."""
-        at = bisect.bisect_left(self._positions, _position(key)) % len(self._positions)
-        found = self._walks.get(at)
-        if found is None:
-            found = self._walks[at] = tuple(dict.fromkeys((*self._owners[at:], *self._owners[:at])))
-        return found
+        return self.walk_from(_position(key))
 
 
 class ConsistentHash(PromptRouter):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from schedrl.arrays import F64
-from schedrl.devices import serving_time
+from schedrl.devices.serving_time import plain_iteration_s
 from schedrl.envs.routing.instance import RoutingInstance
 
 __all__ = ["decode_s_per_token", "prefill_s_per_token"]
@@ -19,7 +17,7 @@ def prefill_s_per_token(instance: RoutingInstance) -> F64:
     """Return the seconds per prompt token (I,) of an iteration full of one prompt's first tokens."""
     return np.array(
         [
-            _iteration_s(s.coefficients, s.token_budget, 1, float(s.token_budget), 0.5 * s.token_budget**2)
+            plain_iteration_s(s.coefficients, s.token_budget, 1, float(s.token_budget), 0.5 * s.token_budget**2)
             / s.token_budget
             for s in instance.fleet
         ]
@@ -29,10 +27,4 @@ def prefill_s_per_token(instance: RoutingInstance) -> F64:
 def decode_s_per_token(instance: RoutingInstance, batch: int = _BATCH, context: int = _CONTEXT) -> F64:
     """Return the seconds of an iteration (I,) in which ``batch`` requests of ``context`` tokens decode."""
     tokens = float(batch * context)
-    return np.array([_iteration_s(s.coefficients, batch, batch, tokens, tokens) for s in instance.fleet])
-
-
-def _iteration_s(*arguments: Any) -> float:
-    # One call per instance: not worth compiling.
-    plain = getattr(serving_time.iteration_s, "py_func", serving_time.iteration_s)
-    return float(plain(*arguments))
+    return np.array([plain_iteration_s(s.coefficients, batch, batch, tokens, tokens) for s in instance.fleet])

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
@@ -263,7 +262,7 @@ def _instance_rate(one: ServingInstance, prompt: float, cached: float, output: f
         decoding = min(one.max_sequences, one.kv_tokens / context, one.token_budget / (1.0 + beside))
         chunk = decoding * beside
     sequences = decoding + chunk / computed
-    seconds = _iteration_s(
+    seconds = serving_time.plain_iteration_s(
         one.coefficients,
         max(round(decoding + chunk), 1),
         max(round(sequences), 1),
@@ -271,9 +270,3 @@ def _instance_rate(one: ServingInstance, prompt: float, cached: float, output: f
         chunk * (cached + computed / 2),
     )
     return chunk / computed / seconds if one.role == "prefill" else decoding / output / seconds
-
-
-def _iteration_s(*arguments: Any) -> float:
-    # One call per instance: not worth compiling.
-    plain = getattr(serving_time.iteration_s, "py_func", serving_time.iteration_s)
-    return float(plain(*arguments))

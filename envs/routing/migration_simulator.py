@@ -18,7 +18,7 @@ from schedrl.envs.routing.migration_offers import SLOTS, Offers, allocate_offers
 from schedrl.envs.routing.rules import RULES, choose
 from schedrl.envs.routing.simulator import objective_so_far, to_decision
 from schedrl.envs.routing.solution import RoutingPlan
-from schedrl.envs.routing.state import Room, State, allocate, room_of, write_instance
+from schedrl.envs.routing.state import Room, State, allocate, grown, room_of, served, write_instance
 from schedrl.errors import ConfigError, unknown_name
 from schedrl.graphs import DecisionBatch, FeatureTable
 from schedrl.kernels import inner, inner_inlined, kernel
@@ -169,9 +169,9 @@ class MigrationSimulator:
         if type(most_moves) is not int or not 1 <= most_moves <= 1024:
             raise ConfigError(f"most_moves: {most_moves!r}, expected an integer of 1 to 1024")
         self._settings = (PAGE_TOKENS if exact else 1, RULES[rule], float(period_s), most_moves)
-        self._room = room_of(instances)
-        self.state = allocate(batch, self._room)
-        self.offers = allocate_offers(batch, self._room.requests, self._room.fleet)
+        room = room_of(instances)
+        self.state = allocate(batch, room)
+        self.offers = allocate_offers(batch, room.requests, room.fleet)
         for row in range(batch):
             self.load(row, instances[row % len(instances)])
 
@@ -197,9 +197,7 @@ class MigrationSimulator:
 
     def load(self, row: int, instance: RoutingInstance) -> None:
         """Start an episode of ``instance`` in one row, up to the arrival of its first request."""
-        needed = room_of([instance])
-        if any(need > have for need, have in zip(needed, self._room, strict=True)):
-            self._grow(needed)
+        self._make_room(room_of([instance]))
         write_instance(self.state, row, instance)
         for array in self.offers:
             array[row] = 0
@@ -226,18 +224,10 @@ class MigrationSimulator:
 
     def solution(self, row: int) -> RoutingPlan:
         """Return the plan of a finished row."""
-        state, offers, r = self.state, self.offers, int(self.state.requests[row])
+        offers = self.offers
         moves = int(offers.logged[row])
         return RoutingPlan(
-            instance=state.where[row, :r],
-            decode_instance=state.decode_where[row, :r],
-            dispatch_s=state.dispatch[row, :r],
-            rank=state.rank[row, :r],
-            first_token_s=state.first_token[row, :r],
-            finish_s=state.finish[row, :r],
-            hit_tokens=state.hit[row, :r],
-            preemptions=state.preemptions[row, :r],
-            busy_s=state.busy[row, : int(state.fleet[row])],
+            **served(self.state, row),
             page_tokens=self._settings[0],
             move_request=offers.log_request[row, :moves],
             move_target=offers.log_target[row, :moves],
@@ -266,27 +256,16 @@ class MigrationSimulator:
         """Continue from a snapshot of a simulator of the same batch and options."""
         self.state = State(**{name: np.array(state[name]) for name in State._fields})
         self.offers = Offers(**{name: np.array(state[f"{_OFFERS}{name}"]) for name in Offers._fields})
-        own = self.state
-        self._room = Room(
-            requests=own.arrival.shape[1],
-            fleet=own.end.shape[1],
-            listed=own.block.shape[1],
-            blocks=own.refs.shape[1],
-            stale=own.inserted.shape[1],
-            programs=own.deadline.shape[1],
-            successors=own.next_request.shape[1],
-            sequences=own.running.shape[2],
-        )
 
     def _step(self, action: I32, reward: F32, done: Bool) -> None:
         step_rows(self.state, self.offers, action, reward, done, self._settings)
 
-    def _grow(self, needed: Room) -> None:
+    def _make_room(self, room: Room) -> None:
         """Make room for larger instances, which generators of random sizes draw."""
-        old: list[Any] = [*self.state, *self.offers]
-        self._room = Room(*(max(pair) for pair in zip(needed, self._room, strict=True)))
-        self.state = allocate(self.batch, self._room)
-        self.offers = allocate_offers(self.batch, self._room.requests, self._room.fleet)
-        arrays: list[Any] = [*self.state, *self.offers]
-        for new, previous in zip(arrays, old, strict=True):
-            new[tuple(slice(size) for size in previous.shape)] = previous
+        state = grown(self.state, room)
+        if state is self.state:
+            return
+        self.state, old = state, self.offers._asdict()
+        self.offers = allocate_offers(self.batch, state.arrival.shape[1], state.end.shape[1])
+        for name, array in self.offers._asdict().items():
+            array[tuple(slice(size) for size in old[name].shape)] = old[name]

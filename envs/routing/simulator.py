@@ -18,7 +18,7 @@ from schedrl.envs.routing.observation import FEATURES, write_decisions
 from schedrl.envs.routing.rules import RULES, choose
 from schedrl.envs.routing.signals import know
 from schedrl.envs.routing.solution import RoutingPlan
-from schedrl.envs.routing.state import Room, State, allocate, room_of, write_instance
+from schedrl.envs.routing.state import State, allocate, grown, room_of, served, write_instance
 from schedrl.errors import ConfigError
 from schedrl.graphs import DecisionBatch, FeatureTable
 from schedrl.kernels import inner, inner_inlined, kernel
@@ -173,9 +173,9 @@ class Simulator:
             raise ConfigError(f"most_instances: {most_instances!r}, expected an integer of at least 0")
         self._page = PAGE_TOKENS if exact else 1
         self._hold_s = float(hold_s)
-        self._room = room_of(instances)
-        self._most = max(self._room.fleet, most_instances)
-        self.state = allocate(batch, self._room)
+        room = room_of(instances)
+        self._most = max(room.fleet, most_instances)
+        self.state = allocate(batch, room)
         self._idle: tuple[I32, F32, Bool] = (
             np.full(batch, -1, dtype=np.int32),
             np.zeros(batch, dtype=np.float32),
@@ -216,9 +216,7 @@ class Simulator:
                 f"instance {instance.name}: a fleet of {len(instance.fleet)} instances, there are slots for"
                 f" {self._most}; option most_instances: {len(instance.fleet)} makes room"
             )
-        needed = room_of([instance])
-        if any(need > have for need, have in zip(needed, self._room, strict=True)):
-            self._grow(needed)
+        self.state = grown(self.state, room_of([instance]))
         write_instance(self.state, row, instance)
         self._moves[row] = []
         # What happens before the first decision is paid with the first reward.
@@ -269,18 +267,8 @@ class Simulator:
 
     def solution(self, row: int) -> RoutingPlan:
         """Return the plan of a finished row."""
-        state, r = self.state, int(self.state.requests[row])
-        fleet = int(self.state.fleet[row])
         return RoutingPlan(
-            instance=state.where[row, :r],
-            decode_instance=state.decode_where[row, :r],
-            dispatch_s=state.dispatch[row, :r],
-            rank=state.rank[row, :r],
-            first_token_s=state.first_token[row, :r],
-            finish_s=state.finish[row, :r],
-            hit_tokens=state.hit[row, :r],
-            preemptions=state.preemptions[row, :r],
-            busy_s=state.busy[row, :fleet],
+            **served(self.state, row),
             page_tokens=self._page,
             move_request=np.array([request for request, _, _, _ in self._moves[row]], dtype=np.int32),
             move_target=np.array([target for _, target, _, _ in self._moves[row]], dtype=np.int32),
@@ -312,23 +300,4 @@ class Simulator:
         self._moves = [[] for _ in range(self.batch)]
         for row, request, target, moment, joined in np.asarray(state[_MOVES]).tolist():
             self._moves[int(row)].append((int(request), int(target), moment, int(joined)))
-        own = self.state
-        self._room = Room(
-            requests=own.arrival.shape[1],
-            fleet=own.end.shape[1],
-            listed=own.block.shape[1],
-            blocks=own.refs.shape[1],
-            stale=own.inserted.shape[1],
-            programs=own.deadline.shape[1],
-            successors=own.next_request.shape[1],
-            sequences=own.running.shape[2],
-        )
-        self._most = max(self._most, self._room.fleet)
-
-    def _grow(self, needed: Room) -> None:
-        """Make room for larger instances, which generators of random sizes draw."""
-        old = self.state._asdict()
-        self._room = Room(*(max(pair) for pair in zip(needed, self._room, strict=True)))
-        self.state = allocate(self.batch, self._room)
-        for name, array in self.state._asdict().items():
-            array[tuple(slice(size) for size in old[name].shape)] = old[name]
+        self._most = max(self._most, self.state.end.shape[1])

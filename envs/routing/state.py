@@ -11,7 +11,17 @@ from schedrl.arrays import F64, I8, I16, I32, I64, U64, Bool
 from schedrl.devices.serving_time import COEFFICIENTS
 from schedrl.envs.routing.instance import RoutingInstance
 
-__all__ = ["SIGNALS", "Room", "State", "allocate", "room_of", "write_instance"]
+__all__ = [
+    "SIGNALS",
+    "Room",
+    "State",
+    "allocate",
+    "grown",
+    "room_in",
+    "room_of",
+    "served",
+    "write_instance",
+]
 
 # Columns of what an instance tells routers: requests waiting and running, prompt tokens that it still has to compute,
 # their attention pairs, keys and values of decoding requests, tokens of memory in use, tokens of it that could be used,
@@ -215,6 +225,47 @@ def allocate(batch: int, room: Room) -> State:
     }
     kinds = {name: _TYPES[str(getattr(kind, "__forward_arg__", kind))] for name, kind in State.__annotations__.items()}
     return State(**{name: np.zeros((batch, *shapes.get(name, ())), dtype=kind) for name, kind in kinds.items()})
+
+
+def room_in(state: State) -> Room:
+    """Return the room that a state's arrays have."""
+    return Room(
+        requests=state.arrival.shape[1],
+        fleet=state.end.shape[1],
+        listed=state.block.shape[1],
+        blocks=state.refs.shape[1],
+        stale=state.inserted.shape[1],
+        programs=state.deadline.shape[1],
+        successors=state.next_request.shape[1],
+        sequences=state.running.shape[2],
+    )
+
+
+def grown(state: State, room: Room) -> State:
+    """Return a state with room for more, and with what was in the old one: the same one if it has that room already."""
+    larger = Room(*(max(pair) for pair in zip(room, room_in(state), strict=True)))
+    if larger == room_in(state):
+        return state
+    new = allocate(len(state.requests), larger)
+    for array, previous in zip(new, state, strict=True):
+        array[tuple(slice(size) for size in previous.shape)] = previous
+    return new
+
+
+def served(state: State, row: int) -> dict[str, Any]:
+    """Return the fields of a finished row's plan that tell where requests went and what came of them."""
+    r = int(state.requests[row])
+    return {
+        "instance": state.where[row, :r],
+        "decode_instance": state.decode_where[row, :r],
+        "dispatch_s": state.dispatch[row, :r],
+        "rank": state.rank[row, :r],
+        "first_token_s": state.first_token[row, :r],
+        "finish_s": state.finish[row, :r],
+        "hit_tokens": state.hit[row, :r],
+        "preemptions": state.preemptions[row, :r],
+        "busy_s": state.busy[row, : int(state.fleet[row])],
+    }
 
 
 def room_of(instances: Sequence[RoutingInstance]) -> Room:

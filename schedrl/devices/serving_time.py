@@ -23,7 +23,7 @@ from schedrl.devices.platform import Device
 from schedrl.errors import ConfigError
 from schedrl.kernels import inlined
 
-__all__ = ["ALL_REDUCE", "COEFFICIENTS", "ServingRates", "iteration_s", "serving_coefficients"]
+__all__ = ["ALL_REDUCE", "COEFFICIENTS", "ServingRates", "iteration_s", "plain_iteration_s", "serving_coefficients"]
 
 # Columns of a row of coefficients, all in seconds but ``EXPERT_MISS``.
 TOKEN, WEIGHTS, EXPERT_WEIGHTS, EXPERT_MISS, OVERHEAD, CONTEXT, PAIR, HEAD_TOKEN, HEAD_WEIGHTS = range(9)
@@ -184,3 +184,9 @@ def iteration_s(row: F64, tokens: int, sequences: int, context: float, pairs: fl
         low, high = row[ALL_REDUCE + k], row[ALL_REDUCE + k + 1]
         seconds += low + (high - low) * (tokens - power) / power
     return seconds
+
+
+def plain_iteration_s(row: F64, tokens: int, sequences: int, context: float, pairs: float) -> float:
+    """Return ``iteration_s`` without compiling it, for the few calls that a fleet needs."""
+    plain = getattr(iteration_s, "py_func", iteration_s)
+    return float(plain(row, tokens, sequences, context, pairs))
