@@ -142,7 +142,6 @@ def move(state: State, b: int, r: int, j: int, page: int) -> bool:
     else:
         return False
     state.target[b, r] = j
-    state.moves[b] += 1
     return True
 
 

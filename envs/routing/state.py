@@ -144,7 +144,6 @@ class State(NamedTuple):
     target: I32  # (B, R) instance that it moves to, -1 for none
     copied: Bool  # (B, R) the target has a copy of its keys and values
     leaving: I32  # (B, I) requests that leave with the next iteration
-    moves: I32  # (B,) moves so far
     first_token: F64  # (B, R) -1 before
     finish: F64  # (B, R) -1 before
     preemptions: I32  # (B, R)
@@ -247,8 +246,9 @@ def grown(state: State, room: Room) -> State:
     if larger == room_in(state):
         return state
     new = allocate(len(state.requests), larger)
-    for array, previous in zip(new, state, strict=True):
-        array[tuple(slice(size) for size in previous.shape)] = previous
+    old = state._asdict()
+    for name, array in new._asdict().items():
+        array[tuple(slice(size) for size in old[name].shape)] = old[name]
     return new
 
 
