@@ -14,6 +14,7 @@ from schedrl.baselines.routing import (
     preble,
     scored,
     simple,
+    triage,
 )
 from schedrl.schedulers import SchedulerSpec
 
@@ -29,6 +30,7 @@ SCHEDULERS: tuple[SchedulerSpec, ...] = (
     *llumnix.SCHEDULERS,
     *hexgen_flow.SCHEDULERS,
     *continuum.SCHEDULERS,
+    *triage.SCHEDULERS,
     *clairvoyant.SCHEDULERS,
     *learned.SCHEDULERS,
 )

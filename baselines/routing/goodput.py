@@ -46,6 +46,7 @@ class Goodput:
     hit_rate: float
     """share of prompt tokens that needed no computing at that rate"""
     ttft_p90_s: float
+    ttft_p99_s: float
     runs: int
     """simulations that it took"""
 
@@ -145,6 +146,7 @@ def goodput(
                 attainment=share,
                 hit_rate=float(plan.hit_tokens[served].sum() / max(int(instance.prompt_tokens[served].sum()), 1)),
                 ttft_p90_s=float(np.percentile(late, 90)),
+                ttft_p99_s=float(np.percentile(late, 99)),
                 runs=0,
             )
         )

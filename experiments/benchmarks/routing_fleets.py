@@ -22,7 +22,7 @@ from schedrl.envs.routing.generators import MOONCAKE, capacity_of
 from schedrl.envs.routing.instance import RoutingInstance
 from schedrl.envs.routing.suites import CACHE_TOKENS, UNSEEN_FLEETS, second_half
 from schedrl.envs.routing.workload import route, window
-from schedrl.experiments.benchmarks.routing_goodput import POOLED, players
+from schedrl.experiments.benchmarks.routing_goodput import POOLED, players, with_regret
 from schedrl.experiments.measurement import write_table
 
 __all__ = ["FLEETS", "ROUTERS", "main", "row_of", "windows_on"]
@@ -31,7 +31,7 @@ FLEETS = ("homogeneous", "heterogeneous", *UNSEEN_FLEETS)
 ROUTERS = (
     "ppo", "min-ttft", "min-forecast", "affinity", "affinity-time", "affinity-guarded", "lmetric", "lmetric-speed",
     "loadaware-speed", "llm-d-speed", "least-pending-speed", "least-outstanding-speed", "dynamo-speed",
-    "preble-speed", "dualmap-two-blocks-speed", "sglang-cache-aware-speed", POOLED,
+    "preble-speed", "dualmap-two-blocks-speed", "sglang-cache-aware-speed", "triage", POOLED,
 )  # fmt: skip
 _WINDOWS, _REQUESTS, _WARM_UP = 3, 2000, 500
 # A window on a large fleet is as many requests per instance as one on 16.
@@ -69,6 +69,7 @@ def row_of(
         "low": low,
         "high": high,
         "hit_rate": float(np.mean([one.hit_rate for one in found])),
+        "ttft_p99_s": float(np.mean([one.ttft_p99_s for one in found])),
     }
 
 
@@ -86,10 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for fleet in options.fleets.split(","):
         for refresh_s in options.refresh:
             instances = windows_on(fleet, windows=options.windows, refresh_s=refresh_s)
+            played: list[dict[str, object]] = []
             for router, (play, _) in playing.items():
-                rows.append(row_of(fleet, refresh_s, router, play, instances))
-                print(" ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in rows[-1].values()), flush=True)
-                write_table(options.out, rows)
+                played.append(row_of(fleet, refresh_s, router, play, instances))
+                print(" ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in played[-1].values()), flush=True)
+            rows += with_regret(played)
+            write_table(options.out, rows)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from schedrl.errors import UnknownNameError
 from schedrl.experiments.measurement import write_table
 from schedrl.schedulers import schedulers_of
 
-__all__ = ["POOLED", "REFERENCE", "instance_of", "main", "players", "rows_of", "windows_of"]
+__all__ = ["POOLED", "REFERENCE", "instance_of", "main", "players", "rows_of", "windows_of", "with_regret"]
 
 POOLED = "pooled reference"
 """name of the one-queue reference in the table"""
@@ -147,7 +147,16 @@ def rows_of(
         ]
         rows.append(_row(fleet, name, known, found, values))
         print(" ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in rows[-1].values()))
-    return rows
+    return with_regret(rows)
+
+
+def with_regret(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Return rows of one fleet with the share of the pooled reference's goodput that each falls short, where known.
+
+    It is below 0 where a router is better: the reference serves in order of arrival and gives up on nobody.
+    """
+    pooled = next((row["goodput"] for row in rows if row["router"] == POOLED), None)
+    return [{**row, "regret_to_pool": None if pooled is None else 1.0 - row["goodput"] / pooled} for row in rows]  # type: ignore[operator]
 
 
 def _row(fleet: str, name: str, known: float | None, found: Goodput, values: list[float]) -> dict[str, object]:
@@ -163,6 +172,7 @@ def _row(fleet: str, name: str, known: float | None, found: Goodput, values: lis
         "windows_high": high if values else None,
         "hit_rate": found.hit_rate,
         "ttft_p90_s": found.ttft_p90_s,
+        "ttft_p99_s": found.ttft_p99_s,
     }
 
 
