@@ -10,9 +10,8 @@ from collections import deque
 
 import numpy as np
 
-from schedrl.arrays import F64
 from schedrl.baselines.routing.nominal_times import prefill_s_per_token
-from schedrl.baselines.routing.router import PromptRouter, View, prefill_slowness, router_spec
+from schedrl.baselines.routing.router import PromptRouter, View, router_spec
 from schedrl.envs.routing.instance import RoutingInstance
 from schedrl.errors import ConfigError
 from schedrl.schedulers import SchedulerSpec
@@ -26,9 +25,10 @@ class Triage(PromptRouter):
     """Sends the longest prompts to the slowest instance while all others are busy, and the rest where they are in time.
 
     A request is given up, and goes to the slowest instance, if no instance is predicted to be in time, or if all other
-    instances keep it waiting and its prompt takes longer than most of those seen lately; but never more of them than
-    ``share``. All others go to an instance predicted to be in time, the one with the best sum of llm-d's scores of
-    prefix, queue and memory; where there is none, to that with the least predicted time to first token.
+    instances keep it waiting and its prompt takes longer than most of those seen lately; but never more than ``share``.
+    All others go to the instance, among those predicted to be in time, with the least sum of the seconds that computing
+    the rest of the prompt takes there and ``patience`` times the wait; where none is in time, to that with the least
+    predicted time to first token.
 
     Args:
         instance: what is served.
@@ -37,12 +37,12 @@ class Triage(PromptRouter):
         busy: share of the objective for the time to first token that a request waits on a busy instance. 0.2 does best
             among 0.05 to 0.4 on the first half of Mooncake's trace, on both fleets together.
         limit: share of that objective that a prediction in time may take up.
+        patience: what a second of waiting counts against a second of computing, which others will wait for; any value
+            from 0.15 to 0.6 does as well there.
 
     Raises:
         ConfigError: a share outside 0 to 1.
     """
-
-    _prefix, _queue, _memory = 2.0, 1.0, 1.0
 
     def __init__(
         self,
@@ -52,14 +52,14 @@ class Triage(PromptRouter):
         share: float = 0.09,
         busy: float = 0.2,
         limit: float = 0.9,
+        patience: float = 0.3,
     ) -> None:
         if not 0.0 <= share <= 1.0:
             raise ConfigError(f"share: {share!r}, expected 0 to 1")
         self._share = share
         self._busy_s, self._limit_s = busy * instance.ttft_slo_s, limit * instance.ttft_slo_s
-        self._token_s, self._slowness = prefill_s_per_token(instance), prefill_slowness(instance)
-        self._room: F64 = np.array([serving.kv_tokens for serving in instance.fleet], dtype=np.float64)
-        self._ward = int(np.argmax(self._slowness))
+        self._patience, self._token_s = patience, prefill_s_per_token(instance)
+        self._ward = int(np.argmax(self._token_s))
         self._lately: deque[float] = deque(maxlen=_REMEMBERED)
         self._requests = self._given_up = 0
 
@@ -82,19 +82,12 @@ class Triage(PromptRouter):
                 return self._ward
         if not timely.any():
             return view.least(waits + own, others)
-        return view.least(-self._scores(view, timely), timely)
+        return view.least(own + self._patience * waits, timely)
 
     def _is_long(self, work: float) -> bool:
         """Return whether a prompt is among the longest of those seen lately, twice as many as may be given up."""
         longer = 1.0 - min(2.0 * self._share, 1.0)
         return len(self._lately) > _FEWEST and work > float(np.quantile(self._lately, longer))
-
-    def _scores(self, view: View, among: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> F64:
-        waiting = (view.waiting + view.sent_since + 1.0) * self._slowness
-        low, high = float(waiting[among].min()), float(waiting[among].max())
-        short = 1.0 - (waiting - low) / (high - low) if high > low else np.ones_like(waiting)
-        held, free = view.hit_tokens / view.prompt_tokens, 1.0 - view.used_tokens / self._room
-        return np.asarray(self._prefix * held + self._queue * short + self._memory * free)
 
 
 SCHEDULERS: tuple[SchedulerSpec, ...] = (
@@ -102,6 +95,6 @@ SCHEDULERS: tuple[SchedulerSpec, ...] = (
         "triage",
         Triage,
         summary="the longest prompts to the slowest instance while others are busy, the rest where they are in time",
-        source="own; Harchol-Balter, Crovella and Murta 1999 for the separation by size, llm-d for the scores",
+        source="own; Harchol-Balter, Crovella and Murta 1999 for the separation by size",
     ),
 )

@@ -49,14 +49,14 @@ def test_no_more_than_the_share_is_given_up() -> None:
     assert ready(share=0.0).pick(view(25, [1.5, 1.2, 0.95])) == 1
 
 
-def test_requests_in_time_follow_prefix_queue_and_memory() -> None:
+def test_requests_in_time_go_where_computing_and_waiting_cost_least() -> None:
     router = ready()
-    held = view(0, [0.3, 0.3, 0.5], hit_tokens=[0, 128, 0])
-    assert router.pick(held) == 1
-    # Twice 128 of 136 tokens weigh more than the shortest queue; out of time they weigh nothing.
-    assert router.pick(view(0, [0.3, 0.3, 0.5], hit_tokens=[0, 128, 0], waiting=[0, 5, 5])) == 1
-    assert router.pick(view(0, [0.3, 0.91, 0.5], hit_tokens=[0, 128, 0])) == 0
-    assert router.pick(view(0, [0.3, 0.3, 0.5], used_tokens=[2048, 0, 0])) == 1
+    # 136 tokens take 0.0136 s; 128 of them held save 0.0128 s, worth 0.0427 s of waiting.
+    assert router.pick(view(0, [0.10, 0.12, 0.5], hit_tokens=[0, 128, 0])) == 1
+    assert router.pick(view(0, [0.10, 0.14, 0.5], hit_tokens=[0, 128, 0])) == 0
+    # With waiting that counts as much as computing, it is the least predicted time.
+    assert ready(patience=1.0).pick(view(0, [0.10, 0.101, 0.5], hit_tokens=[0, 128, 0])) == 0
+    assert ready(patience=1.0).pick(view(0, [0.10, 0.099, 0.5], hit_tokens=[0, 128, 0])) == 1
 
 
 def test_late_signals_are_added_up() -> None:
