@@ -4,8 +4,8 @@ All switch off reference counting, which otherwise spends two atomic operations 
 tuple at each call, more than the work of a decision; numba refuses to compile a kernel that allocates.
 Divisions follow IEEE rules instead of raising, so that loops stay free of error branches.
 
-The inner ones have no entry point from Python: to unpack a state of many arrays there takes numba several times as long
-to compile as most kernels do themselves. Python must not call them: that would end the process.
+The inner ones have no entry point from Python, which takes numba long to compile where a state has many arrays. Python
+must not call them: that would end the process. ``schedrl.kernel_arguments`` has the mark that such states need.
 
 Numba's cache looks at the file of the function that is called, not at those it calls: a caller in another
 file keeps its old code when a kernel changes, so callers belong beside what they call or need their own change.

@@ -13,11 +13,13 @@ import numpy as np
 from schedrl.arrays import I32, I64, Bool
 from schedrl.envs.jobshop.instance import JobShopInstance
 from schedrl.envs.jobshop.solution import Schedule
+from schedrl.kernel_arguments import by_reference
 from schedrl.kernels import inner, kernel
 
 __all__ = ["Selection", "load_sequence", "makespan_of", "move_after", "move_before", "new_selection", "sequence_of"]
 
 
+@by_reference
 class Selection(NamedTuple):
     """Machine sequences of one instance; -1 stands for no operation."""
 

@@ -17,6 +17,7 @@ from schedrl.baselines.jobshop.disjunctive import (
     move_after,
     move_before,
 )
+from schedrl.kernel_arguments import by_reference
 from schedrl.kernels import inner, kernel
 
 __all__ = [
@@ -39,6 +40,7 @@ _TABU_ENTRIES = 2**24
 ITERATION, BEST, CURRENT, STALLED = 0, 1, 2, 3
 
 
+@by_reference
 class Search(NamedTuple):
     """Memory of one tabu search."""
 

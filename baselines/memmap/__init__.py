@@ -39,6 +39,6 @@ _PACKING = (
     *complete.SCHEDULERS,
 )
 SCHEDULERS: tuple[SchedulerSpec, ...] = (
-    *(dataclasses.replace(spec, objective="latency") for spec in _MAPPING),
-    *(dataclasses.replace(spec, objective="peak") for spec in _PACKING),
+    *(dataclasses.replace(spec, problem="latency") for spec in _MAPPING),
+    *(dataclasses.replace(spec, problem="peak") for spec in _PACKING),
 )

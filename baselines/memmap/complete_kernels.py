@@ -21,6 +21,7 @@ import numpy as np
 
 from schedrl.arrays import F64, I8, I32, I64
 from schedrl.baselines.memmap.complete_tables import Tables
+from schedrl.kernel_arguments import by_reference
 from schedrl.kernels import inlined, inner_inlined, kernel
 
 __all__ = [
@@ -50,6 +51,7 @@ TOP, TRAIL_TOP, ARENA_TOP, BOUND_TOP, NODES = range(5)
 _ROOM = 3.0
 
 
+@by_reference
 class State(NamedTuple):
     """Where the search stands."""
 

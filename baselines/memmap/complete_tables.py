@@ -11,6 +11,7 @@ import numpy as np
 from schedrl.arrays import F64, I32, I64, Bool
 from schedrl.baselines.memmap.packing_outcomes import offset_unit
 from schedrl.envs.memmap.packing import OffsetPackingInstance
+from schedrl.kernel_arguments import by_reference
 
 __all__ = ["MAX_BUFFERS", "MAX_PAIRS", "Component", "Tables", "components", "order_of", "reordered", "searchable"]
 
@@ -21,6 +22,7 @@ _ROWS = 256
 _SMALL = 2**30
 
 
+@by_reference
 class Tables(NamedTuple):
     """The buffers in the order in which ties are broken, in units of a common divisor of all byte counts.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from schedrl.arrays import I32, I64
 from schedrl.envs.memmap.packing import OffsetPackingInstance
+from schedrl.kernel_arguments import by_reference
 from schedrl.kernels import inner, inner_inlined, kernel
 
 __all__ = [
@@ -38,6 +39,7 @@ TOO_HIGH = 2**62
 """the peak of a placement that was given up"""
 
 
+@by_reference
 class Fitting(NamedTuple):
     """A packing instance as flat arrays, and the placement under way; R live byte ranges of N buffers."""
 

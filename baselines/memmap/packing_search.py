@@ -20,6 +20,7 @@ from schedrl.baselines.memmap.packing_outcomes import packing_bound, packing_out
 from schedrl.baselines.memmap.packing_rules import ORDERS, best_greedy_packing, compile_fitting
 from schedrl.envs.memmap.packing import OffsetPackingInstance
 from schedrl.errors import ConfigError
+from schedrl.kernel_arguments import by_reference
 from schedrl.kernels import inner, inner_inlined, kernel
 from schedrl.schedulers import Result, SchedulerSpec
 
@@ -84,6 +85,7 @@ class PackingAnnealing:
         return packing_outcome(instance, walk.best, started=started, searched=True, decisions=done)
 
 
+@by_reference
 class _Walk(NamedTuple):
     """The current order and its packing, the best packing, and scratch space."""
 

@@ -21,6 +21,7 @@ from schedrl.baselines.memmap.packing_outcomes import offset_unit, packing_bound
 from schedrl.baselines.memmap.packing_rules import best_greedy_packing, compile_fitting
 from schedrl.envs.memmap.packing import OffsetPackingInstance
 from schedrl.errors import ConfigError
+from schedrl.kernel_arguments import by_reference
 from schedrl.kernels import inlined, inner, inner_inlined, kernel
 from schedrl.schedulers import Result, SchedulerSpec
 
@@ -96,6 +97,7 @@ class PackingTabu:
         return found
 
 
+@by_reference
 class _Search(NamedTuple):
     """A packing in which some buffers wait outside, and scratch space for one placement."""
 

@@ -28,6 +28,7 @@ from schedrl.envs.socdag.instance import SocDagInstance
 from schedrl.envs.socdag.solution import DagSchedule, task_end
 from schedrl.envs.socdag.tables import transfer
 from schedrl.errors import ConfigError
+from schedrl.kernel_arguments import by_reference
 from schedrl.kernels import inlined, inner, inner_inlined, kernel
 from schedrl.schedulers import Result, Scheduler, SchedulerSpec
 
@@ -92,6 +93,7 @@ class Annealing:
         return outcome(instance, best, started=started, lower_bound=min(lower, latency(instance, best)))
 
 
+@by_reference
 class _Walk(NamedTuple):
     """The instance without noise, the current and the best solution, and scratch space."""
 

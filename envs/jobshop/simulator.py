@@ -17,6 +17,7 @@ from schedrl.envs.jobshop.observation import FEATURES, write_decisions
 from schedrl.envs.jobshop.solution import Schedule
 from schedrl.errors import ConfigError
 from schedrl.graphs import DecisionBatch, FeatureTable
+from schedrl.kernel_arguments import by_reference
 from schedrl.kernels import inlined, inner_inlined, kernel
 
 __all__ = ["Generation", "Simulator", "State"]
@@ -26,6 +27,7 @@ SEMI_ACTIVE, LEFT_SHIFT, GIFFLER_THOMPSON = 0, 1, 2
 _INFINITY = 2**62
 
 
+@by_reference
 class State(NamedTuple):
     """All arrays of a batch. Node ids are operations in the instance's flat order."""
 

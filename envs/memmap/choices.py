@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schedrl.envs.memmap.space import find_offset, place_is_free, space_of
+from schedrl.envs.memmap.space import find_offset, place_is_free
 from schedrl.envs.memmap.state import JUST_IN_TIME, Options, State
 from schedrl.envs.memmap.supply import bus_of, copy_end, copy_start
 from schedrl.kernels import inlined, inner_inlined
@@ -74,10 +74,10 @@ def _offer_produced(state: State, b: int, layer: int, t: int, fit: int, masked: 
     if _group_layer(state, b, access) > 0:
         offset = state.group_offset[b, state.access_group[b, access]]
         state.displaced[b, state.candidates[b]] = 0.0
-        if not place_is_free(space_of(state), b, buffer, layer, offset, t, last):
+        if not place_is_free(state, b, buffer, layer, offset, t, last):
             return
     else:
-        offset = find_offset(space_of(state), b, buffer, layer, t, last, fit, masked, state.candidates[b])
+        offset = find_offset(state, b, buffer, layer, t, last, fit, masked, state.candidates[b])
     if offset >= 0:
         _offer(state, b, COPY if end >= 0 else NO_COPY, layer, offset, (t if end >= 0 else 0, max(end, 0)))
 
@@ -118,10 +118,10 @@ def _offer_fetched(state: State, b: int, layer: int, start: int, t: int, fit: in
     if _group_layer(state, b, access) > 0:
         offset = state.group_offset[b, state.access_group[b, access]]
         state.displaced[b, state.candidates[b]] = 0.0
-        if not place_is_free(space_of(state), b, buffer, layer, offset, start + 1, t):
+        if not place_is_free(state, b, buffer, layer, offset, start + 1, t):
             return
     else:
-        offset = find_offset(space_of(state), b, buffer, layer, start + 1, t, fit, masked, state.candidates[b])
+        offset = find_offset(state, b, buffer, layer, start + 1, t, fit, masked, state.candidates[b])
     if offset >= 0:
         _offer(state, b, COPY, layer, offset, (start, t))
 

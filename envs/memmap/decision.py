@@ -5,7 +5,7 @@ from __future__ import annotations
 from schedrl.arrays import F32, I32
 from schedrl.envs.memmap.advice import advantage, follows_hint
 from schedrl.envs.memmap.choices import COPY, DROP
-from schedrl.envs.memmap.space import keeping_value, space_of
+from schedrl.envs.memmap.space import keeping_value
 from schedrl.envs.memmap.state import State
 from schedrl.envs.memmap.supply import bus_of, current_op, hidden_before
 from schedrl.kernels import inlined, inner_inlined, kernel
@@ -92,7 +92,7 @@ def _use_of_layer(state: State, b: int, t: int) -> tuple[float, float]:
         size = state.size[b, state.residence[b, r, 0]]
         if state.residence[b, r, 3] <= t <= state.residence[b, r, 4]:
             taken += size
-        elif keeping_value(space_of(state), b, r) > 0.0:
+        elif keeping_value(state, b, r) > 0.0:
             kept += size
     return 1.0 - _ratio(taken, state.capacity[b, 1]), _ratio(kept, state.capacity[b, 1])
 

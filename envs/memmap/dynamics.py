@@ -5,7 +5,7 @@ from __future__ import annotations
 from schedrl.arrays import F32, I32, Bool
 from schedrl.envs.memmap.advice import advised_slot
 from schedrl.envs.memmap.choices import COPY, DROP, find_candidates, late_write_back
-from schedrl.envs.memmap.space import add_to_order, displace, forget_old, order_anew, space_of
+from schedrl.envs.memmap.space import add_to_order, displace, forget_old, order_anew
 from schedrl.envs.memmap.state import Options, State
 from schedrl.envs.memmap.supply import (
     add_copy,
@@ -66,10 +66,10 @@ def _reside(state: State, b: int, buffer: int, slot: int, first: int, last: int)
     state.residence[b, residence, 3] = first
     state.residence[b, residence, 4] = last
     state.lost_by[b, residence] = -1
-    displace(space_of(state), b, residence)
+    displace(state, b, residence)
     state.here[b, buffer] = residence
     state.residences[b] = residence + 1
-    add_to_order(space_of(state), b, residence)
+    add_to_order(state, b, residence)
 
 
 @inner_inlined
@@ -127,7 +127,7 @@ def decide(state: State, b: int, slot: int, options: Options) -> None:
     if following > t:
         _settle_supply(state, b, t, following)
         finish_outward(bus_of(state), b, following)
-        forget_old(space_of(state), b, following - options.lookback)
+        forget_old(state, b, following - options.lookback)
 
 
 @inner_inlined
@@ -171,7 +171,7 @@ def _back_up(state: State, b: int, buffer: int, access: int, options: Options) -
     state.backups[b] += 1
     unfinish_outward(bus_of(state), b, state.access_op[b, access])
     recount_queue(bus_of(state), b)
-    order_anew(space_of(state), b, state.access_op[b, access] - options.lookback)
+    order_anew(state, b, state.access_op[b, access] - options.lookback)
 
 
 @inner_inlined

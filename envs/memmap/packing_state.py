@@ -10,6 +10,7 @@ import numpy as np
 from schedrl.arrays import F64, I32, I64, Bool
 from schedrl.envs.memmap.packing import OffsetPackingInstance, Packing, check_packing, max_live
 from schedrl.errors import ConfigError
+from schedrl.kernel_arguments import by_reference
 
 __all__ = ["TIES", "Room", "State", "allocate", "room_of", "write_instance"]
 
@@ -25,6 +26,7 @@ class Room(NamedTuple):
     parts: int  # Q
 
 
+@by_reference
 class State(NamedTuple):
     """All arrays of a batch. Buffers have numbers of their own, in the order in which ties are broken.
 

@@ -15,6 +15,7 @@ from schedrl.envs.memmap.latency import bytes_moved, op_latency_s, slow_bus_s, s
 from schedrl.envs.memmap.placement_order import clusters_of, shortening_s
 from schedrl.envs.memmap.plan import MemoryPlan
 from schedrl.errors import ConfigError
+from schedrl.kernel_arguments import by_reference
 
 __all__ = ["AllocatorRoom", "AllocatorState", "Constants", "allocate", "plan_of", "room_of", "write_program"]
 
@@ -67,6 +68,7 @@ class AllocatorRoom(NamedTuple):
     clusters: int
 
 
+@by_reference
 class AllocatorState(NamedTuple):
     """Arrays with a leading batch axis B; T operations, A accesses, N buffers, L layers, G alias groups, C clusters.
 

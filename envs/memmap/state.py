@@ -11,6 +11,7 @@ from schedrl.arrays import F64, I8, I32, I64, Bool
 from schedrl.envs.memmap.instance import MemoryMapInstance
 from schedrl.envs.memmap.latency import bytes_moved, op_latency_s, slow_bus_s, slow_latency_s
 from schedrl.envs.memmap.prices import Hint, shadow_prices
+from schedrl.kernel_arguments import by_reference
 
 __all__ = ["Options", "Room", "State", "allocate", "room_of", "write_instance"]
 
@@ -40,6 +41,7 @@ class Room(NamedTuple):
     slots: int
 
 
+@by_reference
 class State(NamedTuple):
     """Arrays with a leading batch axis B; T operations, A accesses, N buffers, L layers, G alias groups, C slots.
 

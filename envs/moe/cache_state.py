@@ -10,6 +10,7 @@ import numpy as np
 from schedrl.arrays import F32, F64, I32, Bool
 from schedrl.envs.moe.cache_bounds import cache_bounds
 from schedrl.envs.moe.cache_instance import ExpertCacheInstance
+from schedrl.kernel_arguments import by_reference
 
 __all__ = ["BRING", "CLOSE", "DEMAND", "MAKE_ROOM", "REVEAL", "Room", "State", "allocate", "room_of", "write_instance"]
 
@@ -32,6 +33,7 @@ class Room(NamedTuple):
     loads: int  # Q
 
 
+@by_reference
 class State(NamedTuple):
     """All arrays of a batch. Times are seconds."""
 

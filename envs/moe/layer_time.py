@@ -13,6 +13,7 @@ from schedrl.arrays import F64, I32, Bool
 from schedrl.envs.moe.balancing import holds as holds_expert
 from schedrl.envs.moe.instance import ExpertPlacementInstance
 from schedrl.envs.moe.timing import AllToAll
+from schedrl.kernel_arguments import by_reference
 from schedrl.kernels import inner, kernel
 
 __all__ = [
@@ -29,6 +30,7 @@ SCRATCH_ROWS = 7
 _DEDUPLICATION = {"none": 0, "device": 1, "node": 2}
 
 
+@by_reference
 class Hardware(NamedTuple):
     """What the time model needs to know of each row's cluster and model."""
 

@@ -11,6 +11,7 @@ from schedrl.arrays import F32, F64, I32, Bool
 from schedrl.envs.moe.instance import ExpertPlacementInstance
 from schedrl.envs.moe.layer_time import SCRATCH_ROWS, Hardware, allocate_hardware, write_hardware
 from schedrl.envs.moe.placement_replicas import replica_counts
+from schedrl.kernel_arguments import by_reference
 
 __all__ = ["MOST_SOURCES", "Room", "State", "allocate", "device_seconds", "forecast_of", "room_of", "write_instance"]
 
@@ -31,6 +32,7 @@ class Room(NamedTuple):
     path: int  # 1 where some instance's tokens stay on their path
 
 
+@by_reference
 class State(NamedTuple):
     """All arrays of a batch. Tokens are per forward pass; a node's figures stand at its number.
 

@@ -12,6 +12,7 @@ from schedrl.envs.moe.balancing import Scratch, allocate_scratch
 from schedrl.envs.moe.instance import ExpertPlacementInstance
 from schedrl.envs.moe.layer_time import SCRATCH_ROWS, Hardware, allocate_hardware, home_layer_s, write_hardware
 from schedrl.errors import ConfigError
+from schedrl.kernel_arguments import by_reference
 
 __all__ = [
     "FORECASTS",
@@ -42,6 +43,7 @@ class Room(NamedTuple):
     devices: int
 
 
+@by_reference
 class State(NamedTuple):
     """All arrays of a batch. Loads are tokens per forward pass."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from schedrl.arrays import F64, I32
 from schedrl.envs.routing.signals import know
+from schedrl.kernel_arguments import by_reference
 from schedrl.kernels import inner, inner_inlined
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _BEGINS = -2
 """no request is at hand, though not all are finished"""
 
 
+@by_reference
 class Offers(NamedTuple):
     """Arrays of the migration game beside those of the fleet. Times are seconds."""
 
@@ -142,8 +144,10 @@ def list_offers(state: State, offers: Offers, b: int) -> None:
     offers.request[b, 0] = offers.source[b, 0] = offers.target[b, 0] = -1
     if state.fleet[b] < 2:
         return
-    # Backlogs do not depend on the request, so any will do.
-    _look_at(state, b, 0)
+    # Backlogs do not depend on the request, so any will do. Of the type of the numbers in arrays, for which these
+    # kernels are compiled anyway.
+    some: Any = np.int32(0)
+    _look_at(state, b, some)
     _rank_sources(state, offers, b)
     for k in range(min(_SOURCES, state.fleet[b])):
         i = offers.source_rank[b, k]

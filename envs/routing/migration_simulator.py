@@ -32,11 +32,11 @@ _OFFERS = "offers_"
 @inner
 def _route(state: State, b: int, page: int, rule: int, until: float) -> None:
     """Let the rule route all requests that come up to a moment."""
-    to_decision(state, b, page, False, until)
+    to_decision(state, b, page, 0.0, until)
     while state.candidates[b] > 0:
         slot = choose(state, b, rule)
         send(state, b, state.current[b], state.offered[b, slot], page)
-        to_decision(state, b, page, False, until)
+        to_decision(state, b, page, 0.0, until)
 
 
 @inner_inlined

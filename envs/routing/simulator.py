@@ -68,13 +68,13 @@ def _next_ready(state: State, b: int, r: int) -> float:
 
 
 @inner
-def to_decision(state: State, b: int, page: int, hold: bool, until: float) -> None:
+def to_decision(state: State, b: int, page: int, hold_s: float, until: float) -> None:
     """Go on to the next request that some instance can take."""
     state.candidates[b] = 0
     while state.candidates[b] == 0 and go_on(state, b, page, until):
         r = state.current[b]
         know(state, b, r)
-        _offer(state, b, hold)
+        _offer(state, b, hold_s > 0.0)
         if state.candidates[b] == 0:
             ready = _next_ready(state, b, r)
             if ready < np.inf:
@@ -128,7 +128,7 @@ def step_rows(
                     else:
                         send(state, b, r, chosen, page)
                 starts = False
-                to_decision(state, b, page, hold_s > 0.0, until)
+                to_decision(state, b, page, hold_s, until)
                 if rule < 0 or state.candidates[b] == 0:
                     break
                 slot = choose(state, b, rule)

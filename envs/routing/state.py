@@ -10,6 +10,7 @@ import numpy as np
 from schedrl.arrays import F64, I8, I16, I32, I64, U64, Bool
 from schedrl.devices.serving_time import COEFFICIENTS
 from schedrl.envs.routing.instance import RoutingInstance
+from schedrl.kernel_arguments import by_reference
 
 __all__ = [
     "SIGNALS",
@@ -50,6 +51,7 @@ class Room(NamedTuple):
     sequences: int  # M in one iteration
 
 
+@by_reference
 class State(NamedTuple):
     """All arrays of a batch. Times are seconds."""
 

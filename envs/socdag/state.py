@@ -9,6 +9,7 @@ import numpy as np
 
 from schedrl.arrays import F64, I32, Bool
 from schedrl.envs.socdag.instance import SocDagInstance
+from schedrl.kernel_arguments import by_reference
 
 __all__ = ["Options", "Room", "State", "allocate", "room_of", "write_instance"]
 
@@ -38,6 +39,7 @@ class Room(NamedTuple):
     slots: int
 
 
+@by_reference
 class State(NamedTuple):
     """All arrays of a batch. ``task`` counts over all jobs, ``row`` over the tasks of the templates."""
 

@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from schedrl.arrays import F64, I32
+from schedrl.kernel_arguments import by_reference
 from schedrl.kernels import inlined
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Tables", "build_tables", "mean_link", "ranks", "transfer"]
 
 
+@by_reference
 class Tables(NamedTuple):
     """Static figures of the stacked templates (T rows) and of their edges (E rows)."""
 

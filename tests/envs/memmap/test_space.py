@@ -16,19 +16,18 @@ from small_games import op, program
 from schedrl.devices.memory import MemoryDevice, MemoryLayer
 from schedrl.envs.memmap.instance import MemoryMapInstance
 from schedrl.envs.memmap.simulator import Simulator
-from schedrl.envs.memmap.space import Space, add_to_order, displace, find_offset, order_anew, place_is_free
-from schedrl.envs.memmap.state import BEST, HIGHEST, LIFETIME, LOWEST, PLANNED
+from schedrl.envs.memmap.space import add_to_order, displace, find_offset, order_anew, place_is_free
+from schedrl.envs.memmap.state import BEST, HIGHEST, LIFETIME, LOWEST, PLANNED, State
 
 _OPS, _OTHERS = 10, 6
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def space_of(instance: MemoryMapInstance) -> Space:
-    state = Simulator([instance], 1, skip_forced=False).state
-    return Space(*(getattr(state, name) for name in Space._fields))
+def space_of(instance: MemoryMapInstance) -> State:
+    return Simulator([instance], 1, skip_forced=False).state
 
 
-def put(space: Space, row: list[int]) -> None:
+def put(space: State, row: list[int]) -> None:
     residence = int(space.residences[0])
     space.residence[0, residence] = row
     space.lost_by[0, residence] = -1
@@ -36,7 +35,7 @@ def put(space: Space, row: list[int]) -> None:
     add_to_order(space, 0, residence)
 
 
-def crowded(rng: np.random.Generator, last_use: int = _OPS - 1) -> Space:
+def crowded(rng: np.random.Generator, last_use: int = _OPS - 1) -> State:
     """Return the space of a program that reads buffer 0 first, with random residences of the others, all over."""
     align, capacity = int(rng.choice([1, 1, 3, 4])), int(rng.integers(12, 40))
     memory = MemoryDevice(
@@ -66,7 +65,7 @@ def crowded(rng: np.random.Generator, last_use: int = _OPS - 1) -> Space:
     return space
 
 
-def taken_bytes(space: Space, first: int, last: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def taken_bytes(space: State, first: int, last: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     taken = np.zeros(int(space.capacity[0, 1]), dtype=np.bool_)
     for buffer, _, offset, begin, end in space.residence[0, : space.residences[0]].tolist():
         if begin <= last and end >= first:
@@ -74,20 +73,20 @@ def taken_bytes(space: Space, first: int, last: int) -> np.ndarray[tuple[int], n
     return taken
 
 
-def free_offsets(space: Space, first: int, last: int) -> list[int]:
+def free_offsets(space: State, first: int, last: int) -> list[int]:
     """Return all aligned offsets at which buffer 0 is free to reside, in order."""
     taken, size = taken_bytes(space, first, last), int(space.size[0, 0])
     step = int(space.alignment[0, 1])
     return [offset for offset in range(0, len(taken) - size + 1, step) if not taken[offset : offset + size].any()]
 
 
-def room_around(space: Space, first: int, last: int, offset: int) -> int:
+def room_around(space: State, first: int, last: int, offset: int) -> int:
     """Return the free bytes from an offset up to the next taken one."""
     after = np.flatnonzero(taken_bytes(space, first, last)[offset:])
     return int(after[0]) if len(after) else int(space.capacity[0, 1]) - offset
 
 
-def lowest_of_each_gap(space: Space, first: int, last: int) -> list[int]:
+def lowest_of_each_gap(space: State, first: int, last: int) -> list[int]:
     free, found = free_offsets(space, first, last), []
     taken = taken_bytes(space, first, last)
     for offset in free:
@@ -96,7 +95,7 @@ def lowest_of_each_gap(space: Space, first: int, last: int) -> list[int]:
     return found
 
 
-def found_offset(space: Space, first: int, last: int, fit: int) -> int:
+def found_offset(space: State, first: int, last: int, fit: int) -> int:
     return int(find_offset(space, 0, 0, 1, first, last, fit, False, 0))
 
 
@@ -162,7 +161,7 @@ def test_lists_built_anew_are_those_built_one_by_one(seed: int) -> None:
     assert space.order[0, 1, : space.ordered[0, 1]].tolist() == left
 
 
-def kept(sizes: tuple[int, int]) -> Space:
+def kept(sizes: tuple[int, int]) -> State:
     """Return 30 bytes in which buffers 0, 1 and 2 are kept for uses worth 3, 1 and 2 s; 3 and 4 want to come in."""
     instance = program([op([0, 1, 2], []), op([], []), op([3, 4], []), op([0, 1, 2], [])], [10, 10, 10, *sizes], 30)
     space = space_of(instance)
@@ -176,7 +175,7 @@ def kept(sizes: tuple[int, int]) -> Space:
     return space
 
 
-def placed(space: Space, buffer: int, masked: bool = False) -> tuple[int, float]:
+def placed(space: State, buffer: int, masked: bool = False) -> tuple[int, float]:
     offset = find_offset(space, 0, buffer, 1, 2, 2, BEST, masked, 1)
     return int(offset), float(space.displaced[0, 1])
 
