@@ -232,6 +232,11 @@ class Family:
         own: str = getattr(instance, "objective", self.objective)
         return own
 
+    def problem_of(self, instance: Any) -> str:
+        """Return the kind of problem that an instance is: what it names, or its primary objective."""
+        own: str = getattr(instance, "problem", self.objective_of(instance))
+        return own
+
 
 def family_names() -> tuple[str, ...]:
     """Return the names of all registered families."""

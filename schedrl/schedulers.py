@@ -90,8 +90,8 @@ class SchedulerSpec:
     source: str
     randomised: bool = False
     with_bundle: Callable[[Path], Scheduler] | None = None
-    objective: str = ""
-    """primary objective of the instances it solves, where a family has problems of several; empty for all"""
+    problem: str = ""
+    """the only kind of problem that it solves, where a family has several; empty for all"""
 
 
 def schedulers_of(family: str) -> Mapping[str, SchedulerSpec]:

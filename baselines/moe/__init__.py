@@ -32,7 +32,7 @@ _PLACEMENT = (
     *hindsight.SCHEDULERS,
 )
 SCHEDULERS: tuple[SchedulerSpec, ...] = (
-    *(dataclasses.replace(spec, objective="total_time") for spec in _PLACEMENT),
+    *(dataclasses.replace(spec, problem="total_time") for spec in _PLACEMENT),
     *cache_rules.SCHEDULERS,
     *cache_offline.SCHEDULERS,
     *learned.SCHEDULERS,

@@ -90,7 +90,7 @@ SCHEDULERS: tuple[SchedulerSpec, ...] = tuple(
         information="clairvoyant",
         summary=summary,
         source=source,
-        objective="decode_time",
+        problem="decode_time",
     )
     for name, lookahead, summary, source in _TABLE
 )

@@ -200,7 +200,7 @@ SCHEDULERS: tuple[SchedulerSpec, ...] = tuple(
         information="online",
         summary=summary,
         source=source,
-        objective="decode_time",
+        problem="decode_time",
     )
     for name, rule, summary, source in _TABLE
 )

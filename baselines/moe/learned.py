@@ -19,7 +19,7 @@ SCHEDULERS: tuple[SchedulerSpec, ...] = (
         information="online",
         summary="trained policy builds one placement from the known windows, greedy",
         source=TRAINED_BY,
-        objective="total_time",
+        problem="total_time",
     ),
     SchedulerSpec(
         name="moe/ppo-rebalance",
@@ -28,7 +28,7 @@ SCHEDULERS: tuple[SchedulerSpec, ...] = (
         information="online",
         summary="trained policy chooses what each layer changes before every window, greedy",
         source=TRAINED_BY,
-        objective="total_time",
+        problem="total_time",
     ),
     SchedulerSpec(
         name="moe/ppo-cache",
@@ -37,6 +37,6 @@ SCHEDULERS: tuple[SchedulerSpec, ...] = (
         information="online",
         summary="trained policy chooses evictions and prefetches of the expert cache, greedy",
         source=TRAINED_BY,
-        objective="decode_time",
+        problem="decode_time",
     ),
 )

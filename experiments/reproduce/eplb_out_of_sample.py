@@ -43,7 +43,7 @@ _COLUMNS = ("balance_vllm", "cross_node_bytes", "moved_bytes", "iteration_s", "m
 
 def planners() -> list[str]:
     """Return every registered scheduler of placements, hindsight first."""
-    names = [name for name, spec in schedulers_of("moe").items() if spec.objective == "total_time"]
+    names = [name for name, spec in schedulers_of("moe").items() if spec.problem == "total_time"]
     return [HINDSIGHT, *(name for name in names if name != HINDSIGHT)]
 
 

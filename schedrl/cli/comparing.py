@@ -57,7 +57,7 @@ def compare(
     specs = find_schedulers(found, wanted)
     name, entries = find_suites(found, suite)
     if wanted == ["all"]:
-        specs = find_schedulers(found, wanted, found.objective_of(entries[0].instance))
+        specs = find_schedulers(found, wanted, found.problem_of(entries[0].instance))
     options = ComparisonOptions(
         out=out, suite=name, time_limit_s=time_limit, seeds=seeds, jobs=jobs, resume=resume, retry_failed=True
     )

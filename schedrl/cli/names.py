@@ -41,11 +41,11 @@ def find_family(name: str) -> Family:
     return get_family(name if pick("family", plain, family_names()) and colon else plain)
 
 
-def find_schedulers(family: Family, names: Iterable[str], objective: str = "") -> list[SchedulerSpec]:
+def find_schedulers(family: Family, names: Iterable[str], problem: str = "") -> list[SchedulerSpec]:
     """Return scheduler specs; the ``family/`` prefix may be left out, ``@FILE`` plays the policy in a bundle.
 
-    The single name ``all`` stands for every scheduler of the family, or every one that solves instances of an
-    ``objective``.
+    The single name ``all`` stands for every scheduler of the family, or every one that solves a kind of
+    ``problem``.
 
     Raises:
         UnknownNameError: no such scheduler, or one that plays no exported policy.
@@ -58,7 +58,7 @@ def find_schedulers(family: Family, names: Iterable[str], objective: str = "") -
     names = list(names)
     if names == ["all"]:
         every = schedulers_of(family.name).values()
-        return [spec for spec in every if not objective or spec.objective in ("", objective)]
+        return [spec for spec in every if not problem or spec.problem in ("", problem)]
     for name in names:
         plain, at, bundle = name.strip().removeprefix(prefix).partition("@")
         if at and not Path(bundle).is_file():

@@ -47,10 +47,10 @@ def solve(
     found = find_family(family)
     (spec,) = find_schedulers(found, [scheduler])
     entry = find_instance(found, instance)
-    objective = found.objective_of(entry.instance)
-    if spec.objective not in ("", objective):
+    problem = found.problem_of(entry.instance)
+    if spec.problem not in ("", problem):
         raise ConfigError(
-            f"{spec.name} solves problems of {spec.objective}, {entry.instance.name} is one of {objective}"
+            f"{spec.name} solves problems of kind {spec.problem}, {entry.instance.name} is of kind {problem}"
         )
     method = spec.make()
     _warm_up(found, method, entry.instance)
@@ -74,7 +74,7 @@ def _warm_up(family: Any, method: Any, instance: Any) -> None:
     import numpy as np
 
     known = [entry.instance for entry in family.suites["demo"].load()] if "demo" in family.suites else []
-    known = [other for other in known if family.objective_of(other) == family.objective_of(instance)]
+    known = [other for other in known if family.problem_of(other) == family.problem_of(instance)]
     smallest = min([*known, instance], key=lambda item: len(item.to_json()))
     method.schedule(smallest, time_limit_s=_WARM_UP_LIMIT_S, rng=np.random.default_rng(0))
 

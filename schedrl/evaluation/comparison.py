@@ -110,11 +110,12 @@ def _common_objective(family: Family, entries: Sequence[SuiteEntry], specs: Sequ
     found = sorted({family.objective_of(entry.instance) for entry in entries})
     if len(found) > 1:
         raise ConfigError(f"the instances have different objectives, {' and '.join(found)}: compare them one by one")
-    objective = found[0] if found else family.objective
+    problems = {family.problem_of(entry.instance): entry.instance.name for entry in entries}
     for spec in specs:
-        if spec.objective not in ("", objective):
-            raise ConfigError(f"{spec.name} solves problems of {spec.objective}, these instances are of {objective}")
-    return objective
+        for problem, name in problems.items():
+            if spec.problem not in ("", problem):
+                raise ConfigError(f"{spec.name} solves problems of kind {spec.problem}, {name} is of kind {problem}")
+    return found[0] if found else family.objective
 
 
 def _conclude(

@@ -35,7 +35,7 @@ def test_names_and_information() -> None:
     assert set(SPECS) == {f"moe/{name}" for name in online} | CLAIRVOYANT
     for name, spec in SPECS.items():
         assert spec.information == ("clairvoyant" if name in CLAIRVOYANT else "online")
-        assert spec.objective == "decode_time" and spec.summary and spec.source
+        assert spec.problem == "decode_time" and spec.summary and spec.source
 
 
 @given(caches())

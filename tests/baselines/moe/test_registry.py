@@ -47,8 +47,8 @@ def _short(spec: SchedulerSpec) -> str:
 
 
 AVAILABLE = [spec for spec in SCHEDULERS if _available(spec)]
-PLACING = [spec for spec in AVAILABLE if spec.objective == "total_time"]
-CACHING = [spec for spec in AVAILABLE if spec.objective == "decode_time"]
+PLACING = [spec for spec in AVAILABLE if spec.problem == "total_time"]
+CACHING = [spec for spec in AVAILABLE if spec.problem == "decode_time"]
 
 
 def run(
@@ -85,7 +85,7 @@ def test_names_are_unique_and_the_promised_ones_exist() -> None:
     groups = (once, windows, others, caching, "belady-prefetch ppo-cache")
     assert {f"moe/{name}" for group in groups for name in group.split()} <= set(names)
     assert all(spec.summary and spec.source for spec in SCHEDULERS)
-    assert {spec.objective for spec in SCHEDULERS} == {"total_time", "decode_time"}
+    assert {spec.problem for spec in SCHEDULERS} == {"total_time", "decode_time"}
 
 
 @pytest.mark.parametrize("name", HOME_ALONE)
