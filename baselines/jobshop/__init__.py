@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from schedrl.baselines.jobshop import shop_rules
 from schedrl.baselines.jobshop.exact import CpSat
 from schedrl.baselines.jobshop.learned import LEARNED
 from schedrl.baselines.jobshop.pilot import Pilot
@@ -97,9 +99,16 @@ _OTHERS: tuple[SchedulerSpec, ...] = (
     ),
 )
 
-SCHEDULERS: tuple[SchedulerSpec, ...] = (
+_JOB_SHOP: tuple[SchedulerSpec, ...] = (
     *(_rule_spec(rule, *variant) for rule in RULES for variant in _DIRECTIONS),
     *(_randomised_spec(rule) for rule in RULES if rule.name in _RANDOMISED),
     *_OTHERS,
     *LEARNED,
+)
+
+_SHOP: tuple[SchedulerSpec, ...] = shop_rules.SCHEDULERS
+
+SCHEDULERS: tuple[SchedulerSpec, ...] = (
+    *(dataclasses.replace(spec, problem="job shop") for spec in _JOB_SHOP),
+    *(dataclasses.replace(spec, problem="shop") for spec in _SHOP),
 )

@@ -1,4 +1,4 @@
-"""Job-shop scheduling: the classic problem, minimising makespan."""
+"""Job-shop scheduling: the static problem, and shops of any variant."""
 
 from schedrl.envs.jobshop.instance import JobShopInstance
 from schedrl.envs.jobshop.solution import Schedule, check, objectives
@@ -13,5 +13,14 @@ ENVIRONMENTS: tuple[EnvironmentSpec, ...] = (
         family="jobshop",
         entry_point="schedrl.envs.jobshop.env:JobShopEnv",
         vector_entry_point="schedrl.envs.jobshop.env:JobShopVectorEnv",
+    ),
+    *(
+        EnvironmentSpec(
+            id=f"schedrl/{name}-v0",
+            family="jobshop",
+            entry_point=f"schedrl.envs.jobshop.shop_env:{name}Env",
+            vector_entry_point=f"schedrl.envs.jobshop.shop_env:{name}VectorEnv",
+        )
+        for name in ("FlexibleJobShop", "BlockingJobShop", "DynamicJobShop", "SetupJobShop", "SingleMachine")
     ),
 )

@@ -57,6 +57,11 @@ class JobShopInstance:
         """Size group in tables: ``JOBSxMACHINES``, such as 15x15."""
         return f"{self.jobs}x{self.machines}"
 
+    @property
+    def problem(self) -> str:
+        """The kind of problem: ``job shop``, one machine per operation and nothing hidden."""
+        return "job shop"
+
     @cached_property
     def job(self) -> I32:
         """(N,) job of each operation."""
