@@ -1,6 +1,6 @@
 """Train the shipped policy of request routing, and export it.
 
-It follows the files in ``configs``, each from the best weights of the one before:
+It follows ``configs/routing.yaml``:
 ``SCHEDRL_DATA=FOLDER python -m schedrl.experiments.train_routing --out runs``, where the folder holds Mooncake's
 conversation trace, whose first half is part of the training. An interrupted run continues where it stopped, and a
 finished one is only exported again.
@@ -17,8 +17,8 @@ from schedrl.experiments.shipped_policies import train_policies
 
 __all__ = ["POLICIES", "main"]
 
-POLICIES = ("routing-start", "routing-long", "routing-short", "routing")
-"""Names of the configurations, and of the bundles made by them; each but the first starts from the one before."""
+POLICIES = ("routing",)
+"""Names of the configurations, and of the bundles made by them."""
 
 
 def main(

@@ -7,11 +7,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from schedrl.baselines.jobshop import shop_rules
+from schedrl.baselines.jobshop import (
+    genetic,
+    hybrid,
+    large_neighbourhood,
+    shifting_bottleneck,
+    shop_rules,
+)
 from schedrl.baselines.jobshop.exact import CpSat
 from schedrl.baselines.jobshop.learned import LEARNED
 from schedrl.baselines.jobshop.pilot import Pilot
+from schedrl.baselines.jobshop.rolling_horizon import RollingCpSat
 from schedrl.baselines.jobshop.rules import RULES, Direction, RandomisedRule, RandomPriorities, Rule, RuleScheduler
+from schedrl.baselines.jobshop.shop_exact import ShopCpSat
 from schedrl.baselines.jobshop.tabu import TabuSearch
 from schedrl.schedulers import Scheduler, SchedulerSpec
 
@@ -103,10 +111,32 @@ _JOB_SHOP: tuple[SchedulerSpec, ...] = (
     *(_rule_spec(rule, *variant) for rule in RULES for variant in _DIRECTIONS),
     *(_randomised_spec(rule) for rule in RULES if rule.name in _RANDOMISED),
     *_OTHERS,
+    *shifting_bottleneck.SCHEDULERS,
+    *genetic.SCHEDULERS,
+    *large_neighbourhood.SCHEDULERS,
+    *hybrid.SCHEDULERS,
     *LEARNED,
 )
 
-_SHOP: tuple[SchedulerSpec, ...] = shop_rules.SCHEDULERS
+_SHOP: tuple[SchedulerSpec, ...] = (
+    *shop_rules.SCHEDULERS,
+    SchedulerSpec(
+        name="jobshop/shop-cp-sat",
+        make=_make(ShopCpSat),
+        information="clairvoyant",
+        summary="shops of any variant: OR-Tools CP-SAT, one thread, with all that will happen known",
+        source="https://developers.google.com/optimization",
+        randomised=True,
+    ),
+    SchedulerSpec(
+        name="jobshop/shop-cp-sat-rolling",
+        make=_make(RollingCpSat),
+        information="online",
+        summary="shops of any variant: CP-SAT again at every event that reveals something, for at most 1 s each time",
+        source="rolling horizons of Church and Uzsoy 1992; https://developers.google.com/optimization",
+        randomised=True,
+    ),
+)
 
 SCHEDULERS: tuple[SchedulerSpec, ...] = (
     *(dataclasses.replace(spec, problem="job shop") for spec in _JOB_SHOP),

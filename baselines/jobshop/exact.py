@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from schedrl.baselines.jobshop.incumbent import IncumbentCallback
 from schedrl.baselines.jobshop.outcomes import load_bound, makespan, outcome
 from schedrl.baselines.jobshop.rules import best_rule_schedule, work_done, work_remaining
 from schedrl.envs.jobshop.instance import JobShopInstance
@@ -39,17 +40,21 @@ class CpSat:
         workers: search threads.
         hint: a feasible schedule to start from.
         warm: without a hint, start from the schedule of the best dispatching rule.
+        on_incumbent: called with every new best makespan, from one of the search threads.
     """
 
     workers: int = 1
     hint: Schedule | None = None
     warm: bool = False
+    on_incumbent: IncumbentCallback | None = None
 
     def schedule(self, instance: JobShopInstance, *, time_limit_s: float, rng: np.random.Generator) -> Result:
         """Return the best schedule within the limit, optimal when proven, with CP-SAT's lower bound."""
         started = time.perf_counter()
         best = _better(instance, self.hint, best_rule_schedule(instance, deadline=started + time_limit_s))
         bound = load_bound(instance)
+        if self.on_incumbent is not None:
+            self.on_incumbent(time.perf_counter() - started, makespan(instance, best))
         if makespan(instance, best) > _MAX_HORIZON:
             return outcome(instance, best, started=started)
         phases = _WARM_PHASES if self.warm or self.hint is not None else _PLAIN_PHASES
@@ -57,7 +62,8 @@ class CpSat:
             left = until * time_limit_s - (time.perf_counter() - started)
             if left > 0 and bound < makespan(instance, best):
                 hint = best if phases is _WARM_PHASES else None
-                best, proven = self._solve(instance, best, hint, repair_only, left, int(rng.integers(2**31 - 1)))
+                seed = int(rng.integers(2**31 - 1))
+                best, proven = self._solve(instance, best, hint, repair_only, left, seed, started)
                 bound = max(bound, proven)
         return outcome(instance, best, started=started, lower_bound=bound)
 
@@ -69,12 +75,17 @@ class CpSat:
         repair_only: bool,
         limit_s: float,
         seed: int,
+        began: float,
     ) -> tuple[Schedule, int]:
-        """Return the better of ``best`` and what one run of CP-SAT finds, and the bound it proves."""
+        """Return the better of ``best`` and what one run of CP-SAT finds, and the bound it proves.
+
+        ``began`` is the reading of the clock that counts as second 0 for ``on_incumbent``.
+        """
         from ortools.sat.python import cp_model
 
         started = time.perf_counter()
-        model, starts = _model(instance, makespan(instance, best))
+        horizon = makespan(instance, best)
+        model, starts = _model(instance, horizon)
         if hint is not None:
             for variable, value in zip(starts, hint.start_time.tolist(), strict=True):
                 model.add_hint(variable, value)
@@ -85,11 +96,30 @@ class CpSat:
         solver.parameters.interleave_search = repair_only
         solver.parameters.use_lns_only = repair_only
         solver.parameters.max_time_in_seconds = max(0.01, limit_s - (time.perf_counter() - started))
-        status = solver.solve(model)
+        report = None if self.on_incumbent is None else _report(self.on_incumbent, horizon, began)
+        status = solver.solve(model, report)
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             best = Schedule(start_time=np.array([solver.value(start) for start in starts], dtype=np.int64))
         proven = solver.best_objective_bound
         return best, math.ceil(proven - 1e-6) if math.isfinite(proven) else 0
+
+
+def _report(on_incumbent: IncumbentCallback, known: int, began: float) -> cp_model.CpSolverSolutionCallback:
+    """Return what makes CP-SAT call ``on_incumbent`` with makespans below ``known``."""
+    from ortools.sat.python import cp_model
+
+    class Report(cp_model.CpSolverSolutionCallback):
+        def __init__(self) -> None:
+            super().__init__()
+            self._best = known
+
+        def on_solution_callback(self) -> None:
+            value = round(self.objective_value)
+            if value < self._best:
+                self._best = value
+                on_incumbent(time.perf_counter() - began, value)
+
+    return Report()
 
 
 def _better(instance: JobShopInstance, first: Schedule | None, second: Schedule) -> Schedule:

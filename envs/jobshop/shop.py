@@ -25,6 +25,7 @@ Blocking = Literal["none", "swap", "no-swap"]
 NO_DUE_DATE = MAX_TIME
 """due date of a job that cannot be late"""
 SHOP_SCHEMA = "schedrl/shop-instance/1"
+_MOST_MACHINES = 2**20
 _NAMES = {
     (1.0, 0.0, 0.0): "makespan",
     (0.0, 1.0, 0.0): "total_weighted_tardiness",
@@ -78,8 +79,8 @@ class ShopInstance:
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        if self.machines < 1:
-            raise InstanceError(f"{self.name}: field machines: {self.machines}, expected at least 1")
+        _validate_plain(self)
+        object.__setattr__(self, "machines", int(self.machines))
         for field, dtype in self._ARRAYS.items():
             given = getattr(self, field)
             values = self._default(field) if given is None else given
@@ -218,6 +219,30 @@ class ShopInstance:
         return cls(**{name: plain_field(name, value, source) for name, value in data.items()})
 
 
+def _validate_plain(shop: ShopInstance) -> None:
+    """Check what is no array, before arrays are made of it."""
+    name = shop.name
+    if not isinstance(name, str):
+        raise InstanceError(f"field name: {name!r:.40}, expected text")
+    if not isinstance(shop.machines, int | np.integer) or not 1 <= shop.machines <= _MOST_MACHINES:
+        raise InstanceError(f"{name}: field machines: {shop.machines!r:.40}, expected 1 to {_MOST_MACHINES}")
+    if not isinstance(shop.announced, bool):
+        raise InstanceError(f"{name}: field announced: {shop.announced!r:.40}, expected true or false")
+    if shop.blocking not in get_args(Blocking):
+        raise InstanceError(
+            f"{name}: field blocking: {shop.blocking!r:.40}, expected one of {', '.join(get_args(Blocking))}"
+        )
+    weights = shop.objective_weights
+    numbers = isinstance(weights, tuple) and all(isinstance(value, int | float) for value in weights)
+    if not numbers or len(weights) != 3 or not all(0.0 <= value <= MAX_TIME for value in weights) or not any(weights):
+        raise InstanceError(
+            f"{name}: field objective_weights: {weights!r:.60}, expected three numbers from 0 on, one of them above 0"
+        )
+    for field in ("job_offset", "mode_offset"):
+        if np.ndim(getattr(shop, field)) != 1 or len(getattr(shop, field)) < 2:
+            raise InstanceError(f"{name}: field {field}: expected at least two numbers")
+
+
 def _validate(shop: ShopInstance) -> None:
     name = shop.name
     check_offsets(shop.mode_offset, len(shop.machine), f"{name}: field mode_offset", "operation", "mode")
@@ -231,14 +256,16 @@ def _validate(shop: ShopInstance) -> None:
     ):  # fmt: skip
         if len(getattr(shop, field)) != size:
             raise InstanceError(f"{name}: field {field}: {len(getattr(shop, field))} values, expected {size}")
-    for field in ("duration", "actual_duration", "release", "due", "weight", "outage_start"):
+    for field in ("duration", "actual_duration", "release", "due", "weight", "outage_start", "outage_end"):
         check_times(getattr(shop, field), f"{name}: field {field}")
     if (bad := np.flatnonzero((shop.machine < 0) | (shop.machine >= shop.machines))).size:
         where = f"{name}: field machine: mode {bad[0]}"
         raise InstanceError(f"{where} uses machine {shop.machine[bad[0]]}, expected 0 to {shop.machines - 1}")
     longest = np.maximum.reduceat(np.maximum(shop.duration, shop.actual_duration), shop.mode_offset[:-1])
     total = float(longest.sum(dtype=np.float64)) + float(shop.release.max())
-    total += float(shop.setup.max(initial=0)) * shop.operations + float((shop.outage_end - shop.outage_start).sum())
+    total += float(shop.setup.max(initial=0)) * shop.operations + float(
+        (shop.outage_end - shop.outage_start).sum(dtype=np.float64)
+    )
     if total > MAX_TIME:
         raise InstanceError(f"{name}: field duration: all operations one after another take more than {MAX_TIME}")
     _validate_setup(shop)
@@ -268,16 +295,7 @@ def _validate_outages(shop: ShopInstance) -> None:
 
 
 def _validate_options(shop: ShopInstance) -> None:
-    if shop.blocking not in get_args(Blocking):
-        raise InstanceError(
-            f"{shop.name}: field blocking: {shop.blocking!r}, expected one of {', '.join(get_args(Blocking))}"
-        )
     if shop.blocking != "none" and (shop.flexible or shop.setup.any()):
         raise InstanceError(f"{shop.name}: field blocking: {shop.blocking} needs one mode per operation and no setups")
-    weights = shop.objective_weights
-    if len(weights) != 3 or not all(0.0 <= value < np.inf for value in weights) or not any(weights):
-        raise InstanceError(
-            f"{shop.name}: field objective_weights: {weights!r}, expected three numbers from 0 on, one above 0"
-        )
-    if weights[1] > 0.0 and (shop.due >= NO_DUE_DATE).all():
+    if shop.objective_weights[1] > 0.0 and (shop.due >= NO_DUE_DATE).all():
         raise InstanceError(f"{shop.name}: field due: no job has a due date, tardiness cannot be the objective")

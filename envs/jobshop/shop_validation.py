@@ -74,5 +74,5 @@ def plain_field(name: str, value: Any, source: str) -> Any:
     if name == "objective_weights" and isinstance(value, list):
         if not all(type(weight) in (int, float) for weight in value):
             raise InstanceError(f"{source}: field {name}: expected numbers, got {value!r:.40}")
-        return tuple(float(weight) for weight in value)
+        return tuple(float(weight) if abs(weight) <= MAX_TIME else weight for weight in value)
     return value

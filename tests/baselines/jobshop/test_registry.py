@@ -10,16 +10,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schedrl.baselines.jobshop import SCHEDULERS
+from schedrl.baselines.jobshop.genetic import Genetic
+from schedrl.baselines.jobshop.large_neighbourhood import LargeNeighbourhood
 from schedrl.baselines.jobshop.tabu import TabuSearch
 from schedrl.envs.jobshop.instance import JobShopInstance
 from schedrl.envs.jobshop.solution import Schedule, check, objectives
 from schedrl.envs.jobshop.suites import load_instance
-from schedrl.schedulers import SchedulerSpec, get_scheduler
+from schedrl.schedulers import Scheduler, SchedulerSpec, get_scheduler
 
 OPERATION = st.tuples(st.integers(0, 3), st.one_of(st.just(0), st.integers(1, 12)))
 JOBS = st.lists(st.lists(OPERATION, min_size=1, max_size=6), min_size=1, max_size=6)
-LEARNED = ("jobshop/ppo", "jobshop/ppo-both", "jobshop/ppo-sample")
-CLASSICAL = [spec for spec in SCHEDULERS if spec.name not in LEARNED]
+# The hybrid plays the policy first.
+LEARNED = ("jobshop/ppo", "jobshop/ppo-both", "jobshop/ppo-sample", "jobshop/hybrid")
+CLASSICAL = [spec for spec in SCHEDULERS if spec.problem == "job shop" and spec.name not in LEARNED]
+# Those that search until the time is up, ended by counts.
+COUNTED: dict[str, Scheduler] = {
+    "jobshop/tabu": TabuSearch(max_iterations=500),
+    "jobshop/genetic": Genetic(max_generations=3),
+    "jobshop/lns": LargeNeighbourhood(max_iterations=2),
+}  # type: ignore[dict-item]
 CORNERS = {
     "one operation": [[(0, 5)]],
     "one operation of no time": [[(0, 0)]],
@@ -42,6 +51,8 @@ def test_names_are_unique_and_the_promised_ones_exist() -> None:
     promised += [
         f"jobshop/{name}" for name in ("spt-twkr-random-128", "random", "pilot", "tabu", "cp-sat", "cp-sat-warm")
     ]
+    promised += [f"jobshop/{name}" for name in ("shifting-bottleneck", "genetic", "lns", "hybrid")]
+    promised += [f"jobshop/shop-{name}" for name in ("mdd", "atc", "covert", "cp-sat", "cp-sat-rolling")]
     assert set(promised) <= set(names)
     assert get_scheduler("jobshop/spt-twkr").information == "online"
     assert get_scheduler("jobshop/spt-twkr-both").information == "clairvoyant"
@@ -52,7 +63,7 @@ def test_names_are_unique_and_the_promised_ones_exist() -> None:
 @given(jobs=JOBS, seed=st.integers(0, 2**32 - 1))
 def test_every_schedule_passes_the_checker(spec: SchedulerSpec, jobs: list[list[tuple[int, int]]], seed: int) -> None:
     instance = JobShopInstance.from_jobs(jobs, name="random", machines=4)
-    scheduler = TabuSearch(max_iterations=500) if spec.name == "jobshop/tabu" else spec.make()
+    scheduler = COUNTED.get(spec.name) or spec.make()
     result = scheduler.schedule(instance, time_limit_s=5.0, rng=np.random.default_rng(seed))
     assert isinstance(result.solution, Schedule)
     assert check(instance, result.solution) == []
@@ -73,7 +84,7 @@ def test_corner_instances(spec: SchedulerSpec, jobs: list[list[tuple[int, int]]]
 @pytest.mark.parametrize("spec", CLASSICAL, ids=lambda spec: spec.name)
 def test_same_seed_same_schedule(spec: SchedulerSpec) -> None:
     instance = load_instance("ft06")
-    scheduler = TabuSearch(max_iterations=1000) if spec.name == "jobshop/tabu" else spec.make()
+    scheduler = COUNTED.get(spec.name) or spec.make()
     one, again = (
         scheduler.schedule(instance, time_limit_s=20.0, rng=np.random.default_rng(3)).solution for _ in range(2)
     )

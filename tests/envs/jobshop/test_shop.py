@@ -252,7 +252,7 @@ def shops(draw: st.DrawFn) -> ShopInstance:
     )
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(shop=shops())
 def test_json_round_trip(shop: ShopInstance) -> None:
     again = ShopInstance.from_json(shop.to_json())
