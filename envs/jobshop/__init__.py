@@ -17,7 +17,7 @@ ENVIRONMENTS: tuple[EnvironmentSpec, ...] = (
     *(
         EnvironmentSpec(
             id=f"schedrl/{name}-v0",
-            family="jobshop",
+            family="jobshop:shop",
             entry_point=f"schedrl.envs.jobshop.shop_env:{name}Env",
             vector_entry_point=f"schedrl.envs.jobshop.shop_env:{name}VectorEnv",
         )

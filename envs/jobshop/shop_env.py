@@ -29,12 +29,18 @@ def _size(**options: Any) -> Mapping[str, Any]:
     return MappingProxyType(options)
 
 
+def _most_choices(generator: str, size: Mapping[str, Any]) -> int:
+    """Return how many starts may be possible at once in any instance of a generator."""
+    alternatives = size.get("machines", 1) if generator == "flexible" else 1
+    return int(size.get("jobs", 1) * size.get("most_alternatives", alternatives))
+
+
 class FlexibleJobShopEnv(SchedulingEnv):
     """Put jobs on machines as time goes by; each operation may have a choice of machines. Minimise the makespan.
 
     Observation:
         Dict of ``candidate_features`` (C, 33), ``context`` (16,) and ``action_mask`` (C,), with C the most starts that
-        are possible at once in any of the first instances, or ``most_choices``, and one slot to wait; all features are
+        are possible at once in any instance, or ``most_choices``, and one slot to wait; all features are
         documented ratios in [-1, 1] (``schedrl.envs.jobshop.shop_observation``) of what is known on the shop floor.
         ``observation="encode-once"`` adds the instance id and the candidates' node ids, ``"full"`` also the graph.
     Action:
@@ -65,8 +71,9 @@ class FlexibleJobShopEnv(SchedulingEnv):
         skip_forced: bool = True,
         most_choices: int = 0,
     ) -> None:
-        options = {"wait": wait, "skip_forced": skip_forced, "most_choices": most_choices}
         drawn, sizes = generator or self.default_generator, self.default_size if size is None else size
+        room = most_choices or (_most_choices(drawn, sizes) if instances is None else 0)
+        options = {"wait": wait, "skip_forced": skip_forced, "most_choices": room}
         super().__init__(episodes_of(GAME, 1, instances, drawn, sizes, observation, options))
 
 
@@ -87,8 +94,9 @@ class FlexibleJobShopVectorEnv(SchedulingVectorEnv):
         skip_forced: bool = True,
         most_choices: int = 0,
     ) -> None:
-        options = {"wait": wait, "skip_forced": skip_forced, "most_choices": most_choices}
         drawn, sizes = generator or self.default_generator, self.default_size if size is None else size
+        room = most_choices or (_most_choices(drawn, sizes) if instances is None else 0)
+        options = {"wait": wait, "skip_forced": skip_forced, "most_choices": room}
         super().__init__(episodes_of(GAME, num_envs, instances, drawn, sizes, observation, options))
 
 
@@ -138,3 +146,13 @@ class SingleMachineVectorEnv(FlexibleJobShopVectorEnv):
     """Many at once; see ``SingleMachineEnv``."""
 
     default_generator, default_size = "single-machine", _size(jobs=20)
+
+
+def _complete(environment: type[FlexibleJobShopEnv]) -> None:
+    """Give an environment the sections of the documentation that all share, from the observation on."""
+    shared = str(FlexibleJobShopEnv.__doc__).partition("\n\n")[2]
+    environment.__doc__ = f"{environment.__doc__}\n\n{shared}"
+
+
+for _environment in (BlockingJobShopEnv, DynamicJobShopEnv, SetupJobShopEnv, SingleMachineEnv):
+    _complete(_environment)

@@ -105,7 +105,7 @@ def rotate(state: State, b: int) -> bool:
     """Move the jobs of one cycle in which each waits for the machine of the next; return whether there was one."""
     for first in range(state.jobs[b]):
         j, length = first, 0
-        while length <= state.jobs[b]:
+        while length < state.jobs[b]:
             m = _waits_for(state, b, j)
             if m < 0 or state.holder[b, m] < 0:
                 break

@@ -19,7 +19,7 @@ class RequestRoutingEnv(SchedulingEnv):
     """Send each request to a serving instance as it arrives.
 
     Observation:
-        Dict of ``candidate_features`` (C, 25), ``context`` (17,) and ``action_mask`` (C,), with C =
+        Dict of ``candidate_features`` (C, 25), ``context`` (19,) and ``action_mask`` (C,), with C =
         ``most_instances``, at least the instances of the first fleet (and one slot to hold); all features are
         documented ratios in [0, 1] (``schedrl.envs.routing.observation``), of what a router knows: its own counts, and
         signals that are as late as the instance says. Lengths of answers and later requests are hidden.

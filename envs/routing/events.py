@@ -11,6 +11,7 @@ from schedrl.envs.routing.outcomes import expect, refuse
 from schedrl.envs.routing.prefix_cache import find
 from schedrl.envs.routing.queues import pop_event, push_event, push_waiting, take_waiting
 from schedrl.envs.routing.signals import refresh_signals
+from schedrl.envs.routing.state import LATELY
 from schedrl.kernels import inner, inner_inlined
 
 if TYPE_CHECKING:
@@ -68,6 +69,17 @@ def _enqueue(state: State, b: int, r: int, i: int, page: int) -> None:
 
 
 @inner
+def _remember(state: State, b: int, r: int, expected_ttft: float) -> None:
+    """Keep what a router knows of the requests that it sent: how long they were, and how many it gave up."""
+    held = 0
+    for i in range(state.fleet[b]):
+        held = max(held, state.hits[b, i])
+    state.lately[b, state.dispatched[b] % LATELY] = state.prompt[b, r] - held
+    state.dispatched[b] += 1
+    state.given_up[b] += expected_ttft > state.ttft_slo[b]
+
+
+@inner
 def send(state: State, b: int, r: int, i: int, page: int) -> None:
     """Send the request at hand to an instance; keys and values come with one that is handed over."""
     state.sent[b, i] += 1
@@ -78,6 +90,7 @@ def send(state: State, b: int, r: int, i: int, page: int) -> None:
         state.where[b, r] = i
         state.dispatch[b, r] = state.now[b]
         state.sent_tokens[b, i] += state.prompt[b, r] - state.hits[b, i]
+        _remember(state, b, r, state.now[b] + state.forecast[b, i] - state.arrival[b, r])
         expect(state, b, r, state.now[b] + state.forecast[b, i])
     _enqueue(state, b, r, i, page)
 

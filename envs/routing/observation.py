@@ -13,6 +13,7 @@ import numpy as np
 from schedrl.arrays import F32, F64, I32
 from schedrl.devices.serving_time import iteration_s
 from schedrl.envs.routing.instance import RoutingInstance
+from schedrl.envs.routing.state import LATELY
 from schedrl.graphs import Feature, FeatureTable, StaticGraph
 from schedrl.kernels import inner, inner_inlined, kernel
 
@@ -88,6 +89,8 @@ FEATURES = FeatureTable(
         _share("token objective", "time per token is judged"),
         _share("cost weight", "of the objective"),
         _share("energy weight", "of the objective"),
+        _share("length rank", "share of the last 256 requests sent with fewer prompt tokens left to compute"),
+        _share("given up", "share of the requests sent that were expected to be late, per that and 0.1"),
     ),
 )
 
@@ -233,6 +236,13 @@ def _write_context(state: State, b: int, out: F32, best: F64) -> None:
     weights = state.preference[b, 0] + state.preference[b, 1] + state.preference[b, 2]
     out[15] = state.preference[b, 1] / weights
     out[16] = state.preference[b, 2] / weights
+    sent, shorter = state.dispatched[b], 0
+    if sent > 0:
+        remembered = min(sent, LATELY)
+        for k in range(remembered):
+            shorter += state.lately[b, k] < prompt - best[2]
+        out[17] = shorter / remembered
+        out[18] = _ratio(state.given_up[b] / sent, 0.1)
 
 
 @inner

@@ -13,6 +13,7 @@ from schedrl.envs.routing.instance import RoutingInstance
 from schedrl.kernel_arguments import by_reference
 
 __all__ = [
+    "LATELY",
     "SIGNALS",
     "Room",
     "State",
@@ -29,6 +30,8 @@ __all__ = [
 # tokens of waiting requests, and of the first of them.
 WAITING, RUNNING, PENDING, PENDING_PAIRS, CONTEXT, USED, FREE, QUEUED_TOKENS, HEAD_TOKENS = range(9)
 SIGNALS = 9
+LATELY = 256
+"""requests sent that routers compare the length of a prompt with"""
 # What the request at hand is about: it is new, its prompt is computed and it decodes elsewhere, or it moves.
 # Those whose copy is complete, or that land where they were moved to, need no decision.
 ARRIVES, HANDED_OVER, COPIED, LANDS = 0, 1, 2, 3
@@ -171,6 +174,9 @@ class State(NamedTuple):
     output_seen: F64  # (B,) output tokens of finished requests
     random: U64  # (B,) state of the rules' random numbers
     turn: I32  # (B,) requests sent in turn
+    lately: I32  # (B, LATELY) prompt tokens of the last requests sent that no instance was believed to hold, in a ring
+    dispatched: I32  # (B,) requests sent, apart from those handed over
+    given_up: I32  # (B,) of them those sent where they were not expected to be in time
     allowed: Bool  # (B, I)
     best: F64  # (B, 8) scratch of observations
     penalty: F64  # (B,) of latency so far, summed over requests
@@ -223,6 +229,7 @@ def allocate(batch: int, room: Room) -> State:
         "signal": (i, SIGNALS),
         "offered": (i + 1,),
         "best": (8,),
+        "lately": (LATELY,),
     }
     kinds = {name: _TYPES[str(getattr(kind, "__forward_arg__", kind))] for name, kind in State.__annotations__.items()}
     return State(**{name: np.zeros((batch, *shapes.get(name, ())), dtype=kind) for name, kind in kinds.items()})

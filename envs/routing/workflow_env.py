@@ -19,7 +19,7 @@ class WorkflowRoutingEnv(SchedulingEnv):
     """Send the requests of agents to serving instances: stages that wait for one another and for tools, with deadlines.
 
     Observation:
-        Dict of ``candidate_features`` (C, 25), ``context`` (17,) and ``action_mask`` (C,), as in
+        Dict of ``candidate_features`` (C, 25), ``context`` (19,) and ``action_mask`` (C,), as in
         ``schedrl/RequestRouting-v0``. Of a program with a deadline, ``context`` tells how many requests are not
         finished and how much time is left; lengths of answers and times of tools are hidden.
     Action:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,11 @@ _ROUTING = Sizes(
 )
 SIZES = {
     "jobshop": Sizes(small={"jobs": 3, "machines": 4}, large={"jobs": 6, "machines": 5}),
+    "jobshop:shop": Sizes(
+        small={"jobs": 3, "machines": 4},
+        large={"jobs": 6, "machines": 5},
+        other={"single-machine": ({"jobs": 4}, {"jobs": 8})},
+    ),
     "socdag": Sizes(
         small={"tasks": 8, "devices": 3},
         large={"tasks": 20, "devices": 4},
@@ -101,8 +107,15 @@ def draw_instances(family: Family, seed: int = 0) -> list[Instance]:
     return [make(rng, **size) for name, make in family.generators.items() for size in sizes.of(name)]
 
 
+def small_size(spec: EnvironmentSpec) -> dict[str, Any]:
+    """Return a small size of what an environment draws by default."""
+    module, _, name = spec.entry_point.partition(":")
+    generator = getattr(getattr(importlib.import_module(module), name), "default_generator", "")
+    return SIZES[spec.family].of(generator)[0]
+
+
 def make(spec: EnvironmentSpec, **options: Any) -> SchedulingEnv:
-    env = gym.make(spec.id, **({"size": SIZES[spec.family].small} | options)).unwrapped
+    env = gym.make(spec.id, **({"size": small_size(spec)} | options)).unwrapped
     assert isinstance(env, SchedulingEnv)
     return env
 
@@ -159,7 +172,7 @@ def test_wrapped_environments_offer_their_masks(spec: EnvironmentSpec) -> None:
 @environments
 @pytest.mark.parametrize("mode", MODES)
 def test_vector_observations_lie_in_their_space(spec: EnvironmentSpec, mode: ObservationMode) -> None:
-    env = make_vector(spec, 3, size=SIZES[spec.family].small, observation=mode)
+    env = make_vector(spec, 3, size=small_size(spec), observation=mode)
     assert env.metadata["autoreset_mode"] is gym.vector.AutoresetMode.SAME_STEP
     rng = np.random.default_rng(0)
     observation, _ = env.reset(seed=0)
@@ -176,7 +189,7 @@ def test_vector_observations_lie_in_their_space(spec: EnvironmentSpec, mode: Obs
 @pytest.mark.parametrize("mode", MODES)
 def test_equal_seeds_reproduce_episodes_and_others_do_not(spec: EnvironmentSpec, mode: ObservationMode) -> None:
     def trace(seed: int) -> list[bytes]:
-        env = make_vector(spec, 2, size=SIZES[spec.family].small, observation=mode)
+        env = make_vector(spec, 2, size=small_size(spec), observation=mode)
         observation, _ = env.reset(seed=seed)
         rng, seen = np.random.default_rng(1), []
         for _ in range(50):
@@ -247,7 +260,7 @@ def test_random_rollouts_pass_the_independent_checker(family: Family) -> None:
         solution = simulator.solution(row)
         assert family.check(instance, solution) == []
         # Sums of many times may be added in another order.
-        expected = family.objectives(instance, solution)[family.objective]
+        expected = family.objectives(instance, solution)[family.objective_of(instance)]
         assert simulator.objective(row) == pytest.approx(expected, rel=1e-12)
         assert family.solution_type.from_json(solution.to_json()).to_json() == solution.to_json()
         for bound in family.bounds(instance):
