@@ -1,6 +1,6 @@
 """Train the shipped policy of request routing, and export it.
 
-It follows ``configs/routing.yaml``:
+It follows the files in ``configs``, the second from the best weights of the first:
 ``SCHEDRL_DATA=FOLDER python -m schedrl.experiments.train_routing --out runs``, where the folder holds Mooncake's
 conversation trace, whose first half is part of the training. An interrupted run continues where it stopped, and a
 finished one is only exported again.
@@ -17,8 +17,8 @@ from schedrl.experiments.shipped_policies import train_policies
 
 __all__ = ["POLICIES", "main"]
 
-POLICIES = ("routing",)
-"""Names of the configurations, and of the bundles made by them."""
+POLICIES = ("routing-start", "routing")
+"""Names of the configurations, and of the bundles made by them; the second starts from the first."""
 
 
 def main(
