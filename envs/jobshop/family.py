@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from schedrl.envs.jobshop import shop_observation
+from schedrl.envs.jobshop.flexible_format import read_problems
 from schedrl.envs.jobshop.generators import GENERATORS
 from schedrl.envs.jobshop.observation import FEATURES, static_graph
 from schedrl.envs.jobshop.problems import (
@@ -13,7 +14,6 @@ from schedrl.envs.jobshop.problems import (
     bounds,
     check,
     objectives,
-    read_instances,
     render,
 )
 from schedrl.envs.jobshop.shop_generators import SHOP_GENERATORS
@@ -32,7 +32,7 @@ _JOB_SHOP = Family(
     instance_type=AnyInstance,
     solution_type=AnySolution,
     features=FEATURES,
-    read_instances=read_instances,
+    read_instances=read_problems,
     static_graph=static_graph,
     make_simulator=Simulator,
     check=check,

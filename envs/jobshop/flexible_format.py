@@ -15,11 +15,19 @@ import numpy as np
 
 from schedrl.atomic import write_text
 from schedrl.envs.jobshop.formats import SUFFIXES, parse_instances
-from schedrl.envs.jobshop.instance import MAX_TIME
+from schedrl.envs.jobshop.instance import MAX_TIME, JobShopInstance
 from schedrl.envs.jobshop.shop import ShopInstance
 from schedrl.errors import ConfigError, InstanceError
 
-__all__ = ["SHOP_SUFFIXES", "format_flexible", "parse_flexible", "read_flexible", "read_shops", "write_flexible"]
+__all__ = [
+    "SHOP_SUFFIXES",
+    "format_flexible",
+    "parse_flexible",
+    "read_flexible",
+    "read_problems",
+    "read_shops",
+    "write_flexible",
+]
 
 SHOP_SUFFIXES = (*SUFFIXES, ".fjs")
 _LAYOUT = "flexible job-shop text ('jobs machines', then per job '#operations (#alternatives (machine time)*)*')"
@@ -121,8 +129,8 @@ def write_flexible(instance: ShopInstance, path: str | os.PathLike[str], *, firs
         raise InstanceError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def read_shops(path: str | os.PathLike[str]) -> Iterator[ShopInstance]:
-    """Yield every shop of a file, or of all files under a folder in natural order of their paths.
+def read_problems(path: str | os.PathLike[str]) -> Iterator[JobShopInstance | ShopInstance]:
+    """Yield every instance of a file, or of all files under a folder in natural order of their paths.
 
     The content tells the format: JSON of shops, flexible job-shop text, or anything that ``formats`` reads as a
     classical job shop. In a folder, files with a suffix of ``SHOP_SUFFIXES`` are read and all others ignored.
@@ -132,23 +140,33 @@ def read_shops(path: str | os.PathLike[str]) -> Iterator[ShopInstance]:
     """
     root = Path(path)
     if not root.is_dir():
-        yield from _parse_shops(_read_text(root), root)
+        yield from _parse_problems(_read_text(root), root)
         return
     files = [file for file in root.rglob("*") if file.suffix.lower() in SHOP_SUFFIXES and file.is_file()]
     if not files:
         raise InstanceError(f"{root}: no instance file, expected at least one of *{', *'.join(SHOP_SUFFIXES)}")
     for file in sorted(files, key=_natural):
-        yield from _parse_shops(_read_text(file), file)
+        yield from _parse_problems(_read_text(file), file)
 
 
-def _parse_shops(text: str, path: Path) -> Iterator[ShopInstance]:
+def read_shops(path: str | os.PathLike[str]) -> Iterator[ShopInstance]:
+    """Yield what ``read_problems`` does, classical job shops as shops.
+
+    Raises:
+        InstanceError: as there.
+    """
+    for instance in read_problems(path):
+        yield instance if isinstance(instance, ShopInstance) else ShopInstance.from_job_shop(instance)
+
+
+def _parse_problems(text: str, path: Path) -> Iterator[JobShopInstance | ShopInstance]:
     source, name = str(path), path.stem
     if _is_shop_json(text):
         yield ShopInstance.from_json(text, source=source)
     elif _is_flexible(text, path):
         yield parse_flexible(text, source=source, name=name)
     else:
-        yield from map(ShopInstance.from_job_shop, parse_instances(text, source=source, name=name))
+        yield from parse_instances(text, source=source, name=name)
 
 
 def _is_shop_json(text: str) -> bool:

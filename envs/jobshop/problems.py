@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from schedrl.envs.jobshop.bounds import bounds as job_shop_bounds
-from schedrl.envs.jobshop.formats import read_instances as read_job_shops
 from schedrl.envs.jobshop.instance import SCHEMA, JobShopInstance
 from schedrl.envs.jobshop.render import gantt
 from schedrl.envs.jobshop.shop import SHOP_SCHEMA, ShopInstance
@@ -25,7 +23,7 @@ from schedrl.errors import InstanceError, SolutionError
 from schedrl.families import Bound
 from schedrl.schemas import kind_of
 
-__all__ = ["AnyInstance", "AnySolution", "bounds", "check", "objectives", "read_instances", "render"]
+__all__ = ["AnyInstance", "AnySolution", "bounds", "check", "objectives", "render"]
 
 
 class AnyInstance:
@@ -93,12 +91,3 @@ def render(instance: JobShopInstance | ShopInstance, schedule: Schedule | ShopSc
     else:
         assert isinstance(schedule, Schedule)
         gantt(instance, schedule, path)
-
-
-def read_instances(path: Path) -> Iterator[JobShopInstance | ShopInstance]:
-    """Read every instance of a file of either problem, in order.
-
-    Raises:
-        InstanceError: the file is neither, or damaged; names file and line.
-    """
-    yield from read_job_shops(path)
