@@ -17,6 +17,7 @@ import pytest
 
 import schedrl.cli as cli
 from schedrl.cli.names import find_instance, find_schedulers, pick
+from schedrl.envs.jobshop.solution import Schedule
 from schedrl.errors import InstanceError, UnknownNameError
 from schedrl.families import get_family
 
@@ -159,7 +160,7 @@ def test_solve_prints_objective_bound_gap_and_verdict(schedrl: Callable[..., Don
 def test_validate_names_every_violation(schedrl: Callable[..., Done], tmp_path: Path) -> None:
     family = get_family("jobshop")
     instance = find_instance(family, "ft06").instance
-    zeros = family.solution_type(start_time=np.zeros(36, dtype=np.int64))
+    zeros = Schedule(start_time=np.zeros(36, dtype=np.int64))
     path = tmp_path / "zeros.json"
     path.write_text(zeros.to_json(), encoding="utf-8")
     done = schedrl("validate", "jobshop", "ft06", path, "--json")
