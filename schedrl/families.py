@@ -13,6 +13,7 @@ import numpy as np
 from schedrl.arrays import F32, I32, Bool
 from schedrl.errors import UnknownNameError
 from schedrl.graphs import DecisionBatch, FeatureTable, StaticGraph
+from schedrl.schemas import AnyOf
 
 __all__ = [
     "BenchmarkCase",
@@ -200,8 +201,8 @@ class Family:
     name: str
     title: str
     objective: str  # name of the primary objective, minimised
-    instance_type: type[Any]
-    solution_type: type[Any]
+    instance_type: type[Any] | AnyOf
+    solution_type: type[Any] | AnyOf
     features: FeatureTable
     read_instances: Callable[[Path], Iterator[Instance]]  # every instance of a file, in order
     static_graph: Callable[[Any], StaticGraph]

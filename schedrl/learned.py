@@ -12,10 +12,10 @@ from schedrl.families import get_family
 from schedrl.rollout import IDENTITY, PolicyScheduler, View
 
 if TYPE_CHECKING:
+    from schedrl.export.runtime import BundlePolicy
     from schedrl.families import Simulator
-    from schedrl.schedulers import Policy
 
-__all__ = ["TRAINED_BY", "policy_scheduler"]
+__all__ = ["TRAINED_BY", "load_policy", "policy_scheduler"]
 
 TRAINED_BY = "graph neural network trained by PPO on generated instances; see the weights' README"
 
@@ -41,13 +41,14 @@ def policy_scheduler(
 def _build(
     family: str, weights: str, samples: int, views: Sequence[View], bundle: Path | None = None
 ) -> PolicyScheduler:
-    make_policy = functools.partial(_load, family, weights, bundle)
+    make_policy = functools.partial(load_policy, family, weights, bundle)
     return PolicyScheduler(
         get_family(family), make_policy, functools.partial(_simulator, family), samples=samples, views=views
     )
 
 
-def _load(family: str, weights: str, bundle: Path | None) -> Policy:
+def load_policy(family: str, weights: str, bundle: Path | None = None) -> BundlePolicy:
+    """Return the policy in a bundle: the family's shipped one of that name, or one of the user's own."""
     from schedrl.export.runtime import load
 
     if bundle is not None:

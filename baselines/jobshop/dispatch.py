@@ -8,12 +8,12 @@ from schedrl.envs.jobshop.simulator import (
     GIFFLER_THOMPSON,
     Generation,
     Simulator,
-    State,
     dispatch,
     find_candidates,
     reset_row,
 )
 from schedrl.envs.jobshop.solution import Schedule
+from schedrl.envs.jobshop.state import State
 from schedrl.kernels import kernel
 
 __all__ = ["Dispatcher", "complete"]

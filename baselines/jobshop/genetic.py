@@ -19,8 +19,9 @@ from schedrl.baselines.jobshop.dispatch import Dispatcher, complete
 from schedrl.baselines.jobshop.incumbent import Incumbent, IncumbentCallback
 from schedrl.baselines.jobshop.rules import RULES, SPT_TWKR, best_rule_schedule
 from schedrl.envs.jobshop.instance import JobShopInstance
-from schedrl.envs.jobshop.simulator import GIFFLER_THOMPSON, Simulator, State, reset_row
+from schedrl.envs.jobshop.simulator import GIFFLER_THOMPSON, Simulator, reset_row
 from schedrl.envs.jobshop.solution import Schedule
+from schedrl.envs.jobshop.state import State
 from schedrl.errors import ConfigError
 from schedrl.kernel_arguments import by_reference
 from schedrl.kernels import kernel

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -29,18 +28,17 @@ from schedrl.baselines.jobshop.learned import REVERSED
 from schedrl.baselines.jobshop.neighbourhood import (
     BEST,
     Search,
-    distance,
     new_search,
-    perturb,
-    relink,
     restart,
     tabu_search,
 )
-from schedrl.baselines.jobshop.rules import SPT_TWKR, best_rule_schedule
+from schedrl.baselines.jobshop.rules import best_rule_schedule
+from schedrl.baselines.jobshop.tabu import compiling_instance, insert_elite, leave_towards, noisy_start
 from schedrl.envs.jobshop.instance import JobShopInstance
 from schedrl.envs.jobshop.solution import Schedule
 from schedrl.errors import ConfigError
 from schedrl.families import get_family
+from schedrl.learned import load_policy
 from schedrl.rollout import IDENTITY, View, play
 from schedrl.schedulers import Result, SchedulerSpec
 
@@ -52,8 +50,6 @@ __all__ = ["SCHEDULERS", "Hybrid", "Method"]
 Method: TypeAlias = Literal["policy", "tabu", "cp-sat", "lns"]
 
 _CHUNK = 100  # iterations between two looks at the clock and at the other threads
-_NEAR = 10  # elite schedules this close are perturbed instead of relinked
-_SEED_SIGMA = 0.3
 # Batches of sampled episodes grow while they fit: a row of a larger batch takes no longer than one of a smaller.
 _BATCH_GROWTH, _LARGEST_BATCH = 4, 64
 _MARGIN = 0.8  # of the time left that the next batch may take, for an episode cut short is lost
@@ -128,12 +124,12 @@ class _Pool:
     def add_start(self, makespan: int, schedule: Schedule) -> None:
         """Keep a schedule to search from when it is among the best."""
         with self._lock:
-            _insert(self._starts, makespan, sequence_of(self._instance, schedule), self.size)
+            insert_elite(self._starts, makespan, sequence_of(self._instance, schedule), self.size)
 
     def offer(self, makespan: int, sequence: I32) -> None:
         """Keep what a search has found when it is among the best and new."""
         with self._lock:
-            _insert(self._elite, makespan, sequence, self.size)
+            insert_elite(self._elite, makespan, sequence, self.size)
 
     def take_start(self) -> I32 | None:
         """Remove and return the best start, None when there is none."""
@@ -145,13 +141,6 @@ class _Pool:
         """A copy of the list; sequences are never changed."""
         with self._lock:
             return list(self._elite)
-
-
-def _insert(entries: list[tuple[int, I32]], makespan: int, sequence: I32, size: int) -> None:
-    if not any(makespan == value and np.array_equal(sequence, other) for value, other in entries):
-        entries.append((makespan, sequence))
-        entries.sort(key=lambda entry: entry[0])
-        del entries[size:]
 
 
 class _Sampler:
@@ -303,9 +292,7 @@ class _Relinking:
             start = sequence_of(self._instance, schedule)
             self._pool.offer(value, start)
         elif start is None and len(elite) < max(self._pool.size, 2):
-            noise = np.exp(_SEED_SIGMA * self._rng.standard_normal(self._instance.operations))
-            self._dispatcher.run(SPT_TWKR.key(self._instance) * noise)
-            start = sequence_of(self._instance, self._dispatcher.schedule())
+            start = noisy_start(self._instance, self._dispatcher, self._rng)
         if start is not None:
             load_sequence(self._selection, start)
             return
@@ -313,15 +300,7 @@ class _Relinking:
         load_sequence(self._selection, elite[other][1])
         goal = self._selection.place.copy()
         load_sequence(self._selection, elite[one][1])
-        self.leave_towards(goal)
-
-    def leave_towards(self, goal: I32) -> None:
-        """Walk about half the way to the sequences with these places, or anywhere when they are near."""
-        apart = distance(self._selection, goal)
-        if apart <= _NEAR:
-            perturb(self._selection, self._search, 2 * _NEAR)
-        else:
-            relink(self._selection, self._search, goal, int(apart * self._rng.uniform(0.3, 0.7)))
+        leave_towards(self._selection, self._search, goal, self._rng)
 
 
 # The kernel again, but other threads run meanwhile; the options are those of ``schedrl.kernels``.
@@ -336,14 +315,7 @@ def _search_unlocked(g: Any, s: Any, iterations: int, patience: int, bound: int)
 @functools.cache
 def _policy(bundle: Path | None) -> BundlePolicy:
     """Load weights and compile the simulator on first use; neither is part of solving an instance."""
-    from schedrl.export.runtime import load
-
-    if bundle is not None:
-        policy = load(bundle, family="jobshop")
-    else:
-        shipped = resources.files("schedrl.baselines.jobshop") / "weights" / "jobshop.schedrl"
-        with resources.as_file(shipped) as path:
-            policy = load(path, family="jobshop")
+    policy = load_policy("jobshop", "jobshop", bundle)
     tiny = JobShopInstance.from_jobs([[(0, 1), (1, 1)], [(0, 1)]], name="tiny")
     incumbent = Incumbent(tiny, best_rule_schedule(tiny), started=0.0)
     _Sampler(tiny, incumbent, _Pool(tiny, 1), policy, 1).run(0.0, np.random.default_rng(0))
@@ -353,15 +325,15 @@ def _policy(bundle: Path | None) -> BundlePolicy:
 @functools.cache
 def _compile() -> None:
     """Compile the kernels on first use, so that a time limit measures the search alone."""
-    jobs = [[(machine, 1) for machine in order] for order in ((0, 1, 2), (1, 0, 2), (0, 1, 2), (1, 0, 2), (0, 2, 1))]
-    tiny = JobShopInstance.from_jobs(jobs, name="tiny")
+    tiny, rng = compiling_instance(), np.random.default_rng(0)
     first = best_rule_schedule(tiny)
     incumbent = Incumbent(tiny, first, started=0.0)
-    search = _Relinking(Hybrid(), tiny, incumbent, _Pool(tiny, 2), np.random.default_rng(0))
-    load_sequence(search._selection, sequence_of(tiny, first))
-    search.improve(0.0)
-    search.leave_towards(np.arange(tiny.operations, dtype=np.int32)[::-1].copy())
-    search.leave_towards(search._selection.place.copy())
+    relinking = _Relinking(Hybrid(), tiny, incumbent, _Pool(tiny, 2), rng)
+    selection, search = relinking._selection, relinking._search
+    load_sequence(selection, sequence_of(tiny, first))
+    relinking.improve(0.0)
+    leave_towards(selection, search, np.arange(tiny.operations, dtype=np.int32)[::-1].copy(), rng)
+    leave_towards(selection, search, selection.place.copy(), rng)
 
 
 SCHEDULERS: tuple[SchedulerSpec, ...] = (

@@ -6,9 +6,9 @@ machine order but not its start times. Sizes adapt so that CP-SAT just settles t
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -78,22 +78,10 @@ class LargeNeighbourhood:
 
 def run_together(tasks: list[Callable[[], None]]) -> None:
     """Run all tasks, each in its thread, and raise the first error of any once all have ended."""
-    errors: list[BaseException] = []
-
-    def guarded(task: Callable[[], None]) -> None:
-        try:
-            task()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(task,)) for task in tasks[1:]]
-    for thread in threads:
-        thread.start()
-    guarded(tasks[0])
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+    with ThreadPoolExecutor(len(tasks)) as threads:
+        running = [threads.submit(task) for task in tasks]
+    for ended in running:
+        ended.result()
 
 
 class _Neighbourhood(NamedTuple):

@@ -31,7 +31,7 @@ from schedrl.envs.jobshop.instance import JobShopInstance
 from schedrl.envs.jobshop.solution import Schedule
 from schedrl.schedulers import Result
 
-__all__ = ["TabuSearch"]
+__all__ = ["TabuSearch", "compiling_instance", "insert_elite", "leave_towards", "noisy_start"]
 
 _CHUNK = 200  # iterations between two looks at the clock
 _NEAR = 10  # elite schedules this close are perturbed instead of relinked
@@ -98,52 +98,61 @@ class _Run:
             searching = tabu_search(self._selection, self._search, chunk, self._options.patience, self._bound)
             self._left -= chunk
             searching = searching and self._left > 0 and time.perf_counter() < self._deadline
-        self._offer(int(self._search.counters[BEST]), self._search.best_sequence.copy())
+        found = int(self._search.counters[BEST])
+        insert_elite(self._elite, found, self._search.best_sequence.copy(), self._options.pool)
 
     def next_start(self) -> I32 | None:
         """Return a sequence by a randomised rule while the pool fills, then stand between two elite ones."""
         if len(self._elite) < self._options.pool:
-            noise = np.exp(_SEED_SIGMA * self._rng.standard_normal(self._instance.operations))
-            self._dispatcher.run(SPT_TWKR.key(self._instance) * noise)
-            return sequence_of(self._instance, self._dispatcher.schedule())
+            return noisy_start(self._instance, self._dispatcher, self._rng)
         one, other = self._rng.choice(len(self._elite), 2, replace=False)
         load_sequence(self._selection, self._elite[other][1])
-        goal = self.places()
+        goal = self._selection.place.copy()
         load_sequence(self._selection, self._elite[one][1])
-        self.leave_towards(goal)
+        leave_towards(self._selection, self._search, goal, self._rng)
         return None
-
-    def places(self) -> I32:
-        """Return (N,) the index of each operation in the loaded sequence."""
-        return self._selection.place.copy()
-
-    def leave_towards(self, goal: I32) -> None:
-        """Walk about half the way to the sequences with these places, or anywhere when they are near."""
-        apart = distance(self._selection, goal)
-        if apart <= _NEAR:
-            perturb(self._selection, self._search, 2 * _NEAR)
-        else:
-            relink(self._selection, self._search, goal, int(apart * self._rng.uniform(0.3, 0.7)))
 
     def best_schedule(self) -> Schedule:
         """Return the best schedule of the pool."""
         load_sequence(self._selection, self._elite[0][1])
         return Schedule(start_time=self._selection.head.copy())
 
-    def _offer(self, makespan: int, sequence: I32) -> None:
-        if not any(makespan == value and np.array_equal(sequence, other) for value, other in self._elite):
-            self._elite.append((makespan, sequence))
-            self._elite.sort(key=lambda entry: entry[0])
-            del self._elite[self._options.pool :]
+
+def insert_elite(elite: list[tuple[int, I32]], makespan: int, sequence: I32, size: int) -> None:
+    """Keep a sequence (N,) among the ``size`` best, best first, unless it is there already."""
+    if not any(makespan == value and np.array_equal(sequence, other) for value, other in elite):
+        elite.append((makespan, sequence))
+        elite.sort(key=lambda entry: entry[0])
+        del elite[size:]
+
+
+def noisy_start(instance: JobShopInstance, dispatcher: Dispatcher, rng: np.random.Generator) -> I32:
+    """Return the sequence (N,) of a pass of SPT/TWKR with log-normal noise."""
+    noise = np.exp(_SEED_SIGMA * rng.standard_normal(instance.operations))
+    dispatcher.run(SPT_TWKR.key(instance) * noise)
+    return sequence_of(instance, dispatcher.schedule())
+
+
+def leave_towards(selection: Selection, search: Search, goal: I32, rng: np.random.Generator) -> None:
+    """Walk about half the way to the sequences with these places (N,), or anywhere when they are near."""
+    apart = distance(selection, goal)
+    if apart <= _NEAR:
+        perturb(selection, search, 2 * _NEAR)
+    else:
+        relink(selection, search, goal, int(apart * rng.uniform(0.3, 0.7)))
+
+
+def compiling_instance() -> JobShopInstance:
+    """Return a small instance on which all moves of a search happen, so that their kernels compile."""
+    jobs = [[(machine, 1) for machine in order] for order in ((0, 1, 2), (1, 0, 2), (0, 1, 2), (1, 0, 2), (0, 2, 1))]
+    return JobShopInstance.from_jobs(jobs, name="tiny")
 
 
 @functools.cache
 def _compile() -> None:
     """Compile the kernels on first use, so that a time limit measures the search alone."""
-    jobs = [[(machine, 1) for machine in order] for order in ((0, 1, 2), (1, 0, 2), (0, 1, 2), (1, 0, 2), (0, 2, 1))]
-    tiny = JobShopInstance.from_jobs(jobs, name="tiny")
-    run = _Run(TabuSearch(max_iterations=1), tiny, 0.0, np.random.default_rng(0))
-    sequence = sequence_of(tiny, best_rule_schedule(tiny, deadline=0.0))
-    run.improve(sequence)
-    run.leave_towards(run.places())
-    run.leave_towards(np.arange(tiny.operations, dtype=np.int32)[::-1].copy())
+    tiny, rng = compiling_instance(), np.random.default_rng(0)
+    run = _Run(TabuSearch(max_iterations=1), tiny, 0.0, rng)
+    run.improve(sequence_of(tiny, best_rule_schedule(tiny, deadline=0.0)))
+    leave_towards(run._selection, run._search, run._selection.place.copy(), rng)
+    leave_towards(run._selection, run._search, np.arange(tiny.operations, dtype=np.int32)[::-1].copy(), rng)

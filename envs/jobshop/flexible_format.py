@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from schedrl.atomic import write_text
-from schedrl.envs.jobshop.formats import SUFFIXES, parse_instances
+from schedrl.envs.jobshop.formats import SUFFIXES, natural_order, parse_instances, read_text
 from schedrl.envs.jobshop.instance import MAX_TIME, JobShopInstance
 from schedrl.envs.jobshop.shop import ShopInstance
 from schedrl.errors import ConfigError, InstanceError
@@ -31,6 +31,7 @@ __all__ = [
 
 SHOP_SUFFIXES = (*SUFFIXES, ".fjs")
 _LAYOUT = "flexible job-shop text ('jobs machines', then per job '#operations (#alternatives (machine time)*)*')"
+_EXPECTED = f"{_LAYOUT}, job-shop text or JSON"
 _LARGEST = 2**31 - 1
 
 
@@ -47,7 +48,7 @@ def read_flexible(path: str | os.PathLike[str], *, first_machine: int | None = N
         ConfigError: ``first_machine`` is neither 0 nor 1.
     """
     file = Path(path)
-    return parse_flexible(_read_text(file), source=str(file), name=file.stem, first_machine=first_machine)
+    return parse_flexible(read_text(file, _EXPECTED), source=str(file), name=file.stem, first_machine=first_machine)
 
 
 def parse_flexible(text: str, *, source: str, name: str, first_machine: int | None = None) -> ShopInstance:
@@ -140,13 +141,13 @@ def read_problems(path: str | os.PathLike[str]) -> Iterator[JobShopInstance | Sh
     """
     root = Path(path)
     if not root.is_dir():
-        yield from _parse_problems(_read_text(root), root)
+        yield from _parse_problems(read_text(root, _EXPECTED), root)
         return
     files = [file for file in root.rglob("*") if file.suffix.lower() in SHOP_SUFFIXES and file.is_file()]
     if not files:
         raise InstanceError(f"{root}: no instance file, expected at least one of *{', *'.join(SHOP_SUFFIXES)}")
-    for file in sorted(files, key=_natural):
-        yield from _parse_problems(_read_text(file), file)
+    for file in sorted(files, key=natural_order):
+        yield from _parse_problems(read_text(file, _EXPECTED), file)
 
 
 def read_shops(path: str | os.PathLike[str]) -> Iterator[ShopInstance]:
@@ -317,17 +318,3 @@ def _require_plain(instance: ShopInstance) -> None:
         raise InstanceError(
             f"{instance.name}: field machine: an operation has two modes on one machine, write JSON instead"
         )
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InstanceError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InstanceError(f"{path}: not UTF-8 text, expected {_LAYOUT}, job-shop text or JSON") from None
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Order mk2 before mk10."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", str(path))]

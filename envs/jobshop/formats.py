@@ -22,9 +22,11 @@ __all__ = [
     "FORMATS",
     "SUFFIXES",
     "format_instance",
+    "natural_order",
     "parse_instances",
     "read_instance",
     "read_instances",
+    "read_text",
     "write_instance",
 ]
 
@@ -37,7 +39,7 @@ def read_instance(path: str | os.PathLike[str]) -> JobShopInstance:
     Raises:
         InstanceError: unreadable, in no supported format, broken, or holding several instances.
     """
-    instances = list(parse_instances(_read_text(Path(path)), source=str(path), name=Path(path).stem))
+    instances = list(parse_instances(read_text(Path(path)), source=str(path), name=Path(path).stem))
     if len(instances) != 1:
         raise InstanceError(f"{path}: holds {len(instances)} instances, expected one")
     return instances[0]
@@ -53,15 +55,15 @@ def read_instances(path: str | os.PathLike[str]) -> Iterator[JobShopInstance]:
     """
     root = Path(path)
     if not root.is_dir():
-        yield from parse_instances(_read_text(root), source=str(root), name=root.stem)
+        yield from parse_instances(read_text(root), source=str(root), name=root.stem)
         return
     files = sorted(
-        (file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()), key=_natural
+        (file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()), key=natural_order
     )
     if not files:
         raise InstanceError(f"{root}: no instance file, expected at least one of *{', *'.join(SUFFIXES)}")
     for file in files:
-        yield from parse_instances(_read_text(file), source=str(file), name=file.stem)
+        yield from parse_instances(read_text(file), source=str(file), name=file.stem)
 
 
 def parse_instances(text: str, *, source: str, name: str) -> Iterator[JobShopInstance]:
@@ -211,21 +213,26 @@ FORMATS: Mapping[str, Callable[[JobShopInstance], str]] = MappingProxyType(
 )
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path, expected: str = SUPPORTED) -> str:
+    """Return the text of a file.
+
+    Raises:
+        InstanceError: unreadable, binary or not UTF-8; names file, line and what is ``expected``.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InstanceError(f"{path}: cannot be read: {error.strerror}") from None
     if b"\0" in data:
         line = data.count(b"\n", 0, data.index(b"\0")) + 1
-        raise InstanceError(f"{path}:{line}: binary file, expected {SUPPORTED}")
+        raise InstanceError(f"{path}:{line}: binary file, expected {expected}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InstanceError(f"{path}:{line}: not UTF-8 text, expected {SUPPORTED}") from None
+        raise InstanceError(f"{path}:{line}: not UTF-8 text, expected {expected}") from None
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Order ta2 before ta10."""
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """Return a key that orders ta2 before ta10."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", str(path))]

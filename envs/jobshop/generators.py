@@ -11,6 +11,7 @@ from numba import njit
 
 from schedrl.arrays import I32, I64
 from schedrl.envs.jobshop.instance import JobShopInstance
+from schedrl.envs.jobshop.option_checks import require_size
 from schedrl.errors import ConfigError
 
 __all__ = [
@@ -95,7 +96,7 @@ def taillard(*, jobs: int, machines: int, time_seed: int, machine_seed: int, nam
     Raises:
         ConfigError: a size below 1 or a seed outside its range.
     """
-    _require_size(jobs, machines)
+    require_size(jobs, machines)
     for field, seed in (("time_seed", time_seed), ("machine_seed", machine_seed)):
         if not 1 <= seed < _MODULUS:
             raise ConfigError(f"option {field}: {seed}, expected 1 to {_MODULUS - 1}")
@@ -120,7 +121,7 @@ def uniform(
     Raises:
         ConfigError: a size below 1, or durations not ``0 <= low <= high``.
     """
-    _require_size(jobs, machines)
+    require_size(jobs, machines)
     machine = rng.random((jobs, machines)).argsort(axis=1)
     return _rectangular(name or f"uniform-{jobs}x{machines}", machine, _durations(rng, machine.shape, low, high))
 
@@ -136,7 +137,7 @@ def two_sets(
     Raises:
         ConfigError: a size below 1, or durations not ``0 <= low <= high``.
     """
-    _require_size(jobs, machines)
+    require_size(jobs, machines)
     keys = rng.random((jobs, machines))
     keys[:, machines // 2 :] += 1.0
     machine = keys.argsort(axis=1)
@@ -151,7 +152,7 @@ def flow_shop(
     Raises:
         ConfigError: a size below 1, or durations not ``0 <= low <= high``.
     """
-    _require_size(jobs, machines)
+    require_size(jobs, machines)
     machine = np.broadcast_to(np.arange(machines), (jobs, machines))
     return _rectangular(name or f"flow-shop-{jobs}x{machines}", machine, _durations(rng, machine.shape, low, high))
 
@@ -167,7 +168,7 @@ def recirculating(
     Raises:
         ConfigError: a size below 1, or durations not ``0 <= low <= high``.
     """
-    _require_size(jobs, machines)
+    require_size(jobs, machines)
     lengths = rng.integers((machines + 1) // 2, 2 * machines, size=jobs, endpoint=True)
     offset = np.concatenate([[0], np.cumsum(lengths)])
     step = rng.integers(1, max(machines, 2), size=offset[-1])
@@ -199,12 +200,6 @@ def _durations(rng: np.random.Generator, shape: tuple[int, ...], low: int, high:
     if not 0 <= low <= high:
         raise ConfigError(f"options low and high: {low} and {high}, expected 0 <= low <= high")
     return rng.integers(low, high, size=shape, endpoint=True)
-
-
-def _require_size(jobs: int, machines: int) -> None:
-    for field, value in (("jobs", jobs), ("machines", machines)):
-        if value < 1:
-            raise ConfigError(f"option {field}: {value}, expected at least 1")
 
 
 def _rectangular(name: str, machine: Any, duration: I64) -> JobShopInstance:

@@ -17,7 +17,7 @@ from schedrl.graphs import Feature, FeatureTable, StaticGraph
 from schedrl.kernels import inner_inlined, kernel
 
 if TYPE_CHECKING:
-    from schedrl.envs.jobshop.simulator import State
+    from schedrl.envs.jobshop.state import State
 
 __all__ = ["FEATURES", "static_graph", "write_decisions"]
 

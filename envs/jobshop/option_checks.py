@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from schedrl.errors import ConfigError
 
-__all__ = ["require_between", "require_choice", "require_ordered"]
+__all__ = ["require_between", "require_choice", "require_ordered", "require_size"]
 
 
 def require_between(option: str, value: float, low: float, high: float) -> None:
@@ -39,3 +39,14 @@ def require_choice(option: str, value: str, choices: Iterable[str]) -> None:
     known = list(choices)
     if value not in known:
         raise ConfigError(f"option {option}: {value!r}, expected one of {', '.join(known)}")
+
+
+def require_size(jobs: int, machines: int) -> None:
+    """Check that there is a job and a machine.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for option, value in (("jobs", jobs), ("machines", machines)):
+        if value < 1:
+            raise ConfigError(f"option {option}: {value}, expected at least 1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from schedrl.envs.jobshop.bounds import bounds as job_shop_bounds
 from schedrl.envs.jobshop.instance import SCHEMA, JobShopInstance
@@ -21,41 +20,15 @@ from schedrl.envs.jobshop.solution import check as check_job_shop
 from schedrl.envs.jobshop.solution import objectives as job_shop_objectives
 from schedrl.errors import InstanceError, SolutionError
 from schedrl.families import Bound
-from schedrl.schemas import kind_of
+from schedrl.schemas import AnyOf
 
 __all__ = ["AnyInstance", "AnySolution", "bounds", "check", "objectives", "render"]
 
 
-class AnyInstance:
-    """Reads instances of both problems by the schema that their JSON names."""
-
-    @classmethod
-    def from_json(cls, text: str, *, source: str = "<json>") -> JobShopInstance | ShopInstance:
-        """Read either instance's ``to_json`` output.
-
-        Raises:
-            InstanceError: not JSON, another schema, or a bad field.
-        """
-        kinds: dict[str, Any] = {SCHEMA: JobShopInstance, SHOP_SCHEMA: ShopInstance}
-        found: JobShopInstance | ShopInstance = kind_of(text, kinds, source, InstanceError).from_json(
-            text, source=source
-        )
-        return found
-
-
-class AnySolution:
-    """Reads solutions of both problems by the schema that their JSON names."""
-
-    @classmethod
-    def from_json(cls, text: str, *, source: str = "<json>") -> Schedule | ShopSchedule:
-        """Read either schedule's ``to_json`` output.
-
-        Raises:
-            SolutionError: not JSON, another schema, or a bad field.
-        """
-        kinds: dict[str, Any] = {SCHEDULE_SCHEMA: Schedule, SHOP_SCHEDULE_SCHEMA: ShopSchedule}
-        found: Schedule | ShopSchedule = kind_of(text, kinds, source, SolutionError).from_json(text, source=source)
-        return found
+AnyInstance = AnyOf({SCHEMA: JobShopInstance, SHOP_SCHEMA: ShopInstance}, InstanceError)
+"""reads instances of both problems"""
+AnySolution = AnyOf({SCHEDULE_SCHEMA: Schedule, SHOP_SCHEDULE_SCHEMA: ShopSchedule}, SolutionError)
+"""reads schedules of both problems"""
 
 
 def check(instance: JobShopInstance | ShopInstance, schedule: Schedule | ShopSchedule) -> list[str]:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from schedrl.envs.jobshop.shop import ShopInstance
-from schedrl.vector import ObservationMode, SchedulingEnv, SchedulingVectorEnv, episodes_of
+from schedrl.vector import Episodes, ObservationMode, SchedulingEnv, SchedulingVectorEnv, episodes_of
 
 __all__ = [
     "BlockingJobShopEnv",
@@ -29,10 +29,23 @@ def _size(**options: Any) -> Mapping[str, Any]:
     return MappingProxyType(options)
 
 
-def _most_choices(generator: str, size: Mapping[str, Any]) -> int:
-    """Return how many starts may be possible at once in any instance of a generator."""
-    alternatives = size.get("machines", 1) if generator == "flexible" else 1
-    return int(size.get("jobs", 1) * size.get("most_alternatives", alternatives))
+def _episodes(
+    environment: type[FlexibleJobShopEnv] | type[FlexibleJobShopVectorEnv],
+    count: int,
+    instances: Sequence[ShopInstance] | None,
+    generator: str | None,
+    size: Mapping[str, Any] | None,
+    observation: ObservationMode,
+    options: Mapping[str, Any],
+) -> Episodes:
+    """Return the episodes of an environment, with room for all starts that any instance drawn may offer at once."""
+    drawn = generator or environment.default_generator
+    sizes = environment.default_size if size is None else size
+    room = options["most_choices"]
+    if instances is None and not room:
+        alternatives = sizes.get("machines", 1) if drawn == "flexible" else 1
+        room = sizes.get("jobs", 1) * sizes.get("most_alternatives", alternatives)
+    return episodes_of(GAME, count, instances, drawn, sizes, observation, {**options, "most_choices": room})
 
 
 class FlexibleJobShopEnv(SchedulingEnv):
@@ -71,10 +84,8 @@ class FlexibleJobShopEnv(SchedulingEnv):
         skip_forced: bool = True,
         most_choices: int = 0,
     ) -> None:
-        drawn, sizes = generator or self.default_generator, self.default_size if size is None else size
-        room = most_choices or (_most_choices(drawn, sizes) if instances is None else 0)
-        options = {"wait": wait, "skip_forced": skip_forced, "most_choices": room}
-        super().__init__(episodes_of(GAME, 1, instances, drawn, sizes, observation, options))
+        options = {"wait": wait, "skip_forced": skip_forced, "most_choices": most_choices}
+        super().__init__(_episodes(type(self), 1, instances, generator, size, observation, options))
 
 
 class FlexibleJobShopVectorEnv(SchedulingVectorEnv):
@@ -94,10 +105,8 @@ class FlexibleJobShopVectorEnv(SchedulingVectorEnv):
         skip_forced: bool = True,
         most_choices: int = 0,
     ) -> None:
-        drawn, sizes = generator or self.default_generator, self.default_size if size is None else size
-        room = most_choices or (_most_choices(drawn, sizes) if instances is None else 0)
-        options = {"wait": wait, "skip_forced": skip_forced, "most_choices": room}
-        super().__init__(episodes_of(GAME, num_envs, instances, drawn, sizes, observation, options))
+        options = {"wait": wait, "skip_forced": skip_forced, "most_choices": most_choices}
+        super().__init__(_episodes(type(self), num_envs, instances, generator, size, observation, options))
 
 
 class BlockingJobShopEnv(FlexibleJobShopEnv):

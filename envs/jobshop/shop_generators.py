@@ -15,7 +15,7 @@ import numpy as np
 from schedrl.arrays import I32, I64
 from schedrl.envs.jobshop.dynamic_shops import OBJECTIVES, dynamic_fields
 from schedrl.envs.jobshop.generators import uniform
-from schedrl.envs.jobshop.option_checks import require_between, require_choice, require_ordered
+from schedrl.envs.jobshop.option_checks import require_between, require_choice, require_ordered, require_size
 from schedrl.envs.jobshop.shop import Blocking, ShopInstance
 from schedrl.envs.jobshop.single_machine_generators import (
     RELATIVE_RANGES,
@@ -78,7 +78,7 @@ def flexible(
     Raises:
         ConfigError: an option outside its range.
     """
-    _require_size(jobs, machines)
+    require_size(jobs, machines)
     least = max(1, round(0.8 * machines)) if least_operations is None else least_operations
     most = max(least, round(1.2 * machines)) if most_operations is None else most_operations
     require_ordered("least_operations", least, "most_operations", most, least=1)
@@ -337,7 +337,7 @@ def single_machine(
     Raises:
         ConfigError: an option outside its range.
     """
-    _require_size(jobs, machines)
+    require_size(jobs, machines)
     require_between("machines", machines, 1, 1)
     factor, spread = float(rng.choice(TARDINESS_FACTORS)), float(rng.choice(RELATIVE_RANGES))
     duration, due = uniform_single_machine(
@@ -382,12 +382,6 @@ SHOP_GENERATORS: Mapping[str, Callable[..., ShopInstance]] = MappingProxyType(
         "single-machine": single_machine,
     }
 )
-
-
-def _require_size(jobs: int, machines: int) -> None:
-    for field, value in (("jobs", jobs), ("machines", machines)):
-        if value < 1:
-            raise ConfigError(f"option {field}: {value}, expected at least 1")
 
 
 def _with(shop: ShopInstance, **changes: Any) -> ShopInstance:

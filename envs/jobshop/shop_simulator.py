@@ -163,7 +163,6 @@ class Simulator:
         wait: Whether waiting is offered.
         skip_forced: Start operations without an alternative at once.
         most_choices: Room for so many candidates beside waiting, at least those of the instances.
-        most_operations: Room for so many operations, at least those of the instances.
     """
 
     features: ClassVar[FeatureTable] = FEATURES
@@ -176,13 +175,10 @@ class Simulator:
         wait: bool = True,
         skip_forced: bool = True,
         most_choices: int = 0,
-        most_operations: int = 0,
     ) -> None:
         self._wait, self._skip_forced = wait, skip_forced
         room = room_of(instances)
-        self._room = room._replace(
-            choices=max(room.choices, most_choices), operations=max(room.operations, most_operations)
-        )
+        self._room = room._replace(choices=max(room.choices, most_choices))
         self.state = allocate(batch, self._room)
         for row in range(batch):
             self.load(row, instances[row % len(instances)])

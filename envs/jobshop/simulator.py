@@ -7,56 +7,24 @@ dispatching rules all run on these kernels. The checker (``solution.py``) shares
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from schedrl.arrays import F32, F64, I32, I64, Bool
+from schedrl.arrays import F32, I32, I64, Bool
 from schedrl.envs.jobshop.instance import JobShopInstance
 from schedrl.envs.jobshop.observation import FEATURES, write_decisions
 from schedrl.envs.jobshop.solution import Schedule
+from schedrl.envs.jobshop.state import State, allocate
 from schedrl.errors import ConfigError
 from schedrl.graphs import DecisionBatch, FeatureTable
-from schedrl.kernel_arguments import by_reference
 from schedrl.kernels import inlined, inner_inlined, kernel
 
-__all__ = ["Generation", "Simulator", "State"]
+__all__ = ["Generation", "Simulator"]
 
 Generation = Literal["active", "non-delay", "semi-active", "left-shift"]
 SEMI_ACTIVE, LEFT_SHIFT, GIFFLER_THOMPSON = 0, 1, 2
 _INFINITY = 2**62
-
-
-@by_reference
-class State(NamedTuple):
-    """All arrays of a batch. Node ids are operations in the instance's flat order."""
-
-    jobs: I32  # (B,)
-    machines: I32  # (B,)
-    operations: I32  # (B,)
-    job_offset: I32  # (B, J + 1)
-    machine: I32  # (B, N)
-    duration: I64  # (B, N)
-    job_work: I64  # (B, J) total duration of a job
-    mean_duration: F64  # (B,) at least a tiny positive number
-    initial_bound: I64  # (B,) max(longest job, largest machine load), at least 1
-    next_operation: I32  # (B, J) first undispatched operation; job_offset[j + 1] when the job is finished
-    job_ready: I64  # (B, J) completion of the job's last dispatched operation
-    job_remaining: I64  # (B, J) undispatched work
-    machine_free: I64  # (B, M) completion of the machine's last operation
-    machine_remaining: I64  # (B, M) undispatched work
-    machine_undispatched: I32  # (B, M) undispatched operations
-    start: I64  # (B, N) -1 while undispatched
-    first_on_machine: I32  # (B, M) earliest dispatched operation, -1 when none (left-shift only)
-    next_on_machine: I32  # (B, N) next dispatched operation by start, -1 at the end (left-shift only)
-    dispatched: I32  # (B,)
-    lower_bound: I64  # (B,) on the makespan of every completion of the partial schedule
-    candidate_job: I32  # (B, C)
-    candidate_start: I64  # (B, C)
-    candidates: I32  # (B,) number of candidates, 0 once finished
-    horizon_start: I64  # (B,) earliest start among the candidates
-    earliest_completion: I64  # (B,) earliest completion among all next operations
-    invalid: I32  # (B,) actions outside the mask since the episode began
 
 
 @inner_inlined
@@ -286,7 +254,7 @@ class Simulator:
         self._skip_forced = skip_forced
         jobs = max(instance.jobs for instance in instances)
         machines = max(instance.machines for instance in instances)
-        self.state = _allocate(batch, jobs, machines, max(instance.operations for instance in instances))
+        self.state = allocate(batch, jobs, machines, max(instance.operations for instance in instances))
         self._scratch: I64 = np.zeros((3, machines), dtype=np.int64)
         for row in range(batch):
             self.load(row, instances[row % len(instances)])
@@ -365,43 +333,6 @@ class Simulator:
     def _grow(self, operations: int) -> None:
         """Make room for longer instances, which generators of jobs of random length draw."""
         old = self.state._asdict()
-        self.state = _allocate(self.batch, self.slots, self._scratch.shape[1], operations)
+        self.state = allocate(self.batch, self.slots, self._scratch.shape[1], operations)
         for name, array in self.state._asdict().items():
             array[tuple(slice(size) for size in old[name].shape)] = old[name]
-
-
-def _allocate(batch: int, jobs: int, machines: int, operations: int) -> State:
-    def i32(*shape: int) -> I32:
-        return np.zeros((batch, *shape), dtype=np.int32)
-
-    def i64(*shape: int) -> I64:
-        return np.zeros((batch, *shape), dtype=np.int64)
-
-    return State(
-        jobs=i32(),
-        machines=i32(),
-        operations=i32(),
-        job_offset=i32(jobs + 1),
-        machine=i32(operations),
-        duration=i64(operations),
-        job_work=i64(jobs),
-        mean_duration=np.zeros(batch),
-        initial_bound=i64(),
-        next_operation=i32(jobs),
-        job_ready=i64(jobs),
-        job_remaining=i64(jobs),
-        machine_free=i64(machines),
-        machine_remaining=i64(machines),
-        machine_undispatched=i32(machines),
-        start=i64(operations),
-        first_on_machine=i32(machines),
-        next_on_machine=i32(operations),
-        dispatched=i32(),
-        lower_bound=i64(),
-        candidate_job=i32(jobs),
-        candidate_start=i64(jobs),
-        candidates=i32(),
-        horizon_start=i64(),
-        earliest_completion=i64(),
-        invalid=i32(),
-    )

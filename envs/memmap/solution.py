@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from schedrl.envs.memmap.instance import SCHEMA as MAP_SCHEMA
 from schedrl.envs.memmap.instance import MemoryMapInstance
 from schedrl.envs.memmap.packing import SCHEMA as PACKING_SCHEMA
@@ -13,41 +11,15 @@ from schedrl.envs.memmap.plan import SCHEMA as PLAN_SCHEMA
 from schedrl.envs.memmap.plan import MemoryPlan
 from schedrl.envs.memmap.plan_check import check_plan, plan_objectives
 from schedrl.errors import InstanceError, SolutionError
-from schedrl.schemas import kind_of
+from schedrl.schemas import AnyOf
 
 __all__ = ["AnyInstance", "AnySolution", "MemoryPlan", "Packing", "check", "objectives"]
 
 
-class AnyInstance:
-    """Reads instances of both problems by the schema that their JSON names."""
-
-    @classmethod
-    def from_json(cls, text: str, *, source: str = "<json>") -> MemoryMapInstance | OffsetPackingInstance:
-        """Read either instance's ``to_json`` output.
-
-        Raises:
-            InstanceError: not JSON, another schema, or a bad field.
-        """
-        kinds: dict[str, Any] = {MAP_SCHEMA: MemoryMapInstance, PACKING_SCHEMA: OffsetPackingInstance}
-        found: MemoryMapInstance | OffsetPackingInstance = kind_of(text, kinds, source, InstanceError).from_json(
-            text, source=source
-        )
-        return found
-
-
-class AnySolution:
-    """Reads solutions of both problems by the schema that their JSON names."""
-
-    @classmethod
-    def from_json(cls, text: str, *, source: str = "<json>") -> MemoryPlan | Packing:
-        """Read either solution's ``to_json`` output.
-
-        Raises:
-            SolutionError: not JSON, another schema, or a bad field.
-        """
-        kinds: dict[str, Any] = {PLAN_SCHEMA: MemoryPlan, PACKING_SOLUTION_SCHEMA: Packing}
-        found: MemoryPlan | Packing = kind_of(text, kinds, source, SolutionError).from_json(text, source=source)
-        return found
+AnyInstance = AnyOf({MAP_SCHEMA: MemoryMapInstance, PACKING_SCHEMA: OffsetPackingInstance}, InstanceError)
+"""reads instances of both problems"""
+AnySolution = AnyOf({PLAN_SCHEMA: MemoryPlan, PACKING_SOLUTION_SCHEMA: Packing}, SolutionError)
+"""reads solutions of both problems"""
 
 
 def check(instance: MemoryMapInstance | OffsetPackingInstance, solution: MemoryPlan | Packing) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from schedrl.envs.moe.bounds import bounds as placement_bounds
 from schedrl.envs.moe.cache_bounds import cache_bounds
 from schedrl.envs.moe.cache_instance import ExpertCacheInstance
@@ -14,7 +12,7 @@ from schedrl.envs.moe.instance import ExpertPlacementInstance
 from schedrl.envs.moe.solution import PLAN_SCHEMA, ExpertPlan, check_plan, plan_objectives
 from schedrl.errors import SolutionError
 from schedrl.families import Bound
-from schedrl.schemas import kind_of
+from schedrl.schemas import AnyOf
 
 __all__ = ["AnyInstance", "AnySolution", "bounds", "check", "objectives"]
 
@@ -33,19 +31,8 @@ class AnyInstance:
         return found
 
 
-class AnySolution:
-    """Reads solutions of both problems by the schema that their JSON names."""
-
-    @classmethod
-    def from_json(cls, text: str, *, source: str = "<json>") -> ExpertPlan | CacheSchedule:
-        """Read either solution's ``to_json`` output.
-
-        Raises:
-            SolutionError: not JSON, another schema, or a bad field.
-        """
-        kinds: dict[str, Any] = {PLAN_SCHEMA: ExpertPlan, CACHE_SOLUTION_SCHEMA: CacheSchedule}
-        found: ExpertPlan | CacheSchedule = kind_of(text, kinds, source, SolutionError).from_json(text, source=source)
-        return found
+AnySolution = AnyOf({PLAN_SCHEMA: ExpertPlan, CACHE_SOLUTION_SCHEMA: CacheSchedule}, SolutionError)
+"""reads solutions of both problems"""
 
 
 def check(instance: ExpertPlacementInstance | ExpertCacheInstance, solution: ExpertPlan | CacheSchedule) -> list[str]:

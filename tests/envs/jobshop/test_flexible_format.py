@@ -159,7 +159,7 @@ def test_unreadable_and_unwritable_paths(tmp_path: Path) -> None:
     with pytest.raises(InstanceError, match=r"missing\.fjs: cannot be read: No such file"):
         read_flexible(tmp_path / "missing.fjs")
     (tmp_path / "latin.fjs").write_bytes(b"1 1\n\xff")
-    with pytest.raises(InstanceError, match=r"latin\.fjs: not UTF-8 text"):
+    with pytest.raises(InstanceError, match=r"latin\.fjs:2: not UTF-8 text"):
         read_flexible(tmp_path / "latin.fjs")
     (tmp_path / "file").write_text("")
     with pytest.raises(InstanceError, match="cannot be written"):
